@@ -1,0 +1,1 @@
+"""From a source model to an artifact that gives the same answers."""

@@ -1,0 +1,124 @@
+"""What a framework adapter does: read a source model, predict with it, export it.
+
+The stage does the rest: it compares every export with the source model on the user's rows and
+on rows made to hurt, and keeps the first export that gives the same answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from modelport.core.rows import Rows
+from modelport.core.signature import Signature
+from modelport.core.source import AuditedSource
+from modelport.core.tensors import Array
+
+
+@dataclass(frozen=True)
+class Export:
+    """A model in a portable format.
+
+    Parameters
+    ----------
+    model : bytes
+        The model file, for the ``onnxruntime`` engine.
+    signature : Signature
+        With the source's knowledge in it: column names, whether NaN is refused.
+    """
+
+    model: bytes
+    signature: Signature
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to export a source model.
+
+    Parameters
+    ----------
+    name : str
+        For the report: ``skl2onnx float32``.
+    export : callable
+        Does it; may raise any exception of the exporter, which the report then quotes.
+    """
+
+    name: str
+    export: Callable[[], Export]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Rows made to hurt.
+
+    Parameters
+    ----------
+    name : str
+        For the report: ``next to tree thresholds``.
+    rows : Rows
+    gate : bool
+        True where a difference refuses the export; False where it is only reported, because
+        the rows cannot be told apart in the served element type (float64 inputs rounded to
+        float32).
+    """
+
+    name: str
+    rows: Rows
+    gate: bool = True
+
+
+class SourceModel(Protocol):
+    """A source model in memory, in its own framework."""
+
+    @property
+    def task(self) -> str:
+        """See `modelport.core.artifact.Artifact`."""
+        ...
+
+    @property
+    def framework_version(self) -> str:
+        """Name and version: ``scikit-learn 1.9.1``."""
+        ...
+
+    def predict(self, rows: Rows) -> dict[str, Array]:
+        """The source model's own answers, by output name, at its own precision.
+
+        Raises
+        ------
+        SignatureError
+            When the columns do not fit the model.
+        InputError
+            When the model refuses the values (for example NaN), with its own message.
+        """
+        ...
+
+    def attempts(self, rows: Rows | None) -> Sequence[Attempt]:
+        """Ways to export, best first; `rows` tell the element types of columns."""
+        ...
+
+    def made_up_rows(self) -> Rows | None:
+        """Rows for a model that came without a sample; None where none can be made."""
+        ...
+
+    def probes(self, rows: Rows) -> Sequence[Probe]:
+        """Rows made to hurt, derived from the model's own insides and from `rows`."""
+        ...
+
+
+class Framework(Protocol):
+    """What a framework adapter does."""
+
+    def recognises(self, audited: AuditedSource) -> bool:
+        """Whether this source is for this framework; cheap, loads nothing."""
+        ...
+
+    def load(self, audited: AuditedSource) -> SourceModel:
+        """Load a source that the scan has passed.
+
+        Raises
+        ------
+        InputError
+            When the file is damaged, or holds something that is not a model.
+        """
+        ...

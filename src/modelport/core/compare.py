@@ -1,0 +1,168 @@
+"""How far one set of answers is from another.
+
+An element agrees when ``|actual - expected| <= relative * |expected| + absolute * scale``,
+where ``scale`` is the largest finite magnitude in that output, at least 1: a float32
+computation cannot be more exact near zero than its largest terms allow. NaN agrees with NaN,
+an infinity with the same infinity. Integers, booleans and strings agree only when equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from modelport.core.tensors import Array, Tensors
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Largest accepted error of a floating-point output.
+
+    Parameters
+    ----------
+    relative, absolute : float
+        See the module's formula.
+    """
+
+    relative: float
+    absolute: float
+
+    def to_json(self) -> dict[str, float]:
+        """The plain form that the manifest stores."""
+        return asdict(self)
+
+
+#: By the element type that the *served* model computes in.
+TOLERANCES = {
+    "float16": Tolerance(relative=1e-2, absolute=1e-3),
+    "float32": Tolerance(relative=1e-4, absolute=1e-5),
+    "float64": Tolerance(relative=1e-7, absolute=1e-9),
+}
+
+
+@dataclass(frozen=True)
+class OutputComparison:
+    """One output, compared element by element.
+
+    Attributes
+    ----------
+    name : str
+    elements : int
+        How many elements were compared.
+    differing : int
+        Elements outside the tolerance; for labels: the flips.
+    max_absolute, max_relative : float
+        Largest errors over finite elements; 0 where nothing is numeric.
+    worst : tuple of int
+        Position of the largest error, or of the first flip.
+    expected, actual : str
+        The two values at `worst`.
+    exact : bool
+        True for integers, booleans and strings: any difference is a flip.
+    problem : str
+        Non-empty where the two could not be compared: missing, or another shape.
+    """
+
+    name: str
+    elements: int
+    differing: int
+    max_absolute: float = 0.0
+    max_relative: float = 0.0
+    worst: tuple[int, ...] = ()
+    expected: str = ""
+    actual: str = ""
+    exact: bool = False
+    problem: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every element is inside the tolerance."""
+        return not self.problem and self.differing == 0
+
+    def describe(self) -> str:
+        """One line for people."""
+        if self.problem:
+            return f"{self.name}: {self.problem}"
+        if self.exact:
+            text = f"{self.name}: {self.differing} of {self.elements} differ"
+        else:
+            text = (
+                f"{self.name}: max error {self.max_absolute:.2g} absolute, "
+                f"{self.max_relative:.2g} relative; {self.differing} of {self.elements} "
+                "outside tolerance"
+            )
+        if self.differing:
+            text += f"; at {list(self.worst)}: expected {self.expected}, got {self.actual}"
+        return text
+
+
+def compare(expected: Tensors, actual: Tensors, tolerance: Tolerance) -> list[OutputComparison]:
+    """Compare every output in `expected` with the one of the same name in `actual`."""
+    return [
+        _compare_one(name, array, actual.get(name), tolerance) for name, array in expected.items()
+    ]
+
+
+def _compare_one(
+    name: str, expected: Array, actual: Array | None, tolerance: Tolerance
+) -> OutputComparison:
+    if actual is None:
+        return OutputComparison(name, expected.size, expected.size, problem="output is missing")
+    if actual.shape != expected.shape:
+        return OutputComparison(
+            name,
+            expected.size,
+            expected.size,
+            problem=f"shape is {list(actual.shape)}, expected {list(expected.shape)}",
+        )
+    if expected.dtype.kind == "f" and actual.dtype.kind == "f":
+        return _compare_floats(name, expected, actual, tolerance)
+    unequal = np.asarray(expected != actual, dtype=bool)
+    flips = int(unequal.sum())
+    worst, before, after = _values_at(unequal, expected, actual) if flips else ((), "", "")
+    return OutputComparison(name, expected.size, flips, 0.0, 0.0, worst, before, after, exact=True)
+
+
+def _compare_floats(
+    name: str, expected: Array, actual: Array, tolerance: Tolerance
+) -> OutputComparison:
+    reference = expected.astype(np.float64)
+    other = actual.astype(np.float64)
+    finite = np.isfinite(reference) & np.isfinite(other)
+    magnitude = np.abs(np.where(finite, reference, 0.0))
+    error = np.abs(np.where(finite, other - np.where(finite, reference, 0.0), 0.0))
+    scale = max(1.0, float(magnitude.max(initial=0.0)))
+    same_special = (np.isnan(reference) & np.isnan(other)) | (reference == other)
+    outside = np.where(
+        finite, error > tolerance.relative * magnitude + tolerance.absolute * scale, ~same_special
+    )
+    # A NaN on one side only is the worst error there is.
+    ranking = np.where(finite, error, np.where(same_special, 0.0, np.inf))
+    worst, before, after = (
+        _values_at(ranking == ranking.max(), expected, actual) if expected.size else ((), "", "")
+    )
+    # A relative error says something only well away from zero.
+    relative = error[magnitude > 1e-3 * scale] / magnitude[magnitude > 1e-3 * scale]
+    return OutputComparison(
+        name,
+        expected.size,
+        int(outside.sum()),
+        float(error.max(initial=0.0)),
+        float(relative.max(initial=0.0)),
+        worst,
+        before,
+        after,
+    )
+
+
+def _values_at(chosen: Array, expected: Array, actual: Array) -> tuple[tuple[int, ...], str, str]:
+    position = tuple(int(i) for i in np.unravel_index(int(np.argmax(chosen)), chosen.shape))
+    return position, str(expected[position]), str(actual[position])
+
+
+def tolerance_from_json(plain: Mapping[str, Any]) -> Tolerance:
+    """The inverse of `Tolerance.to_json`."""
+    return Tolerance(relative=float(plain["relative"]), absolute=float(plain["absolute"]))

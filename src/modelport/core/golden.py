@@ -1,0 +1,89 @@
+"""Golden records: a few dozen real input/output pairs that travel with the model.
+
+They are stored as one ``.npz`` without any pickle. The expected outputs are the *source*
+model's, so that whoever replays them proves the whole way from training to here.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from modelport.core.compare import OutputComparison, Tolerance, compare
+from modelport.core.errors import IntegrityError
+from modelport.core.tensors import Array, Tensors
+
+#: How many rows travel with a package.
+GOLDEN_ROWS = 32
+
+
+@dataclass(frozen=True)
+class GoldenRecords:
+    """Inputs and the outputs expected for them.
+
+    Parameters
+    ----------
+    inputs, outputs : dict of str to ndarray
+        By name; where the model has a batch dimension the rows stand along the first axis.
+    """
+
+    inputs: dict[str, Array]
+    outputs: dict[str, Array]
+
+    @property
+    def rows(self) -> int:
+        """How many records there are."""
+        first = next(iter(self.inputs.values()))
+        return len(first) if first.ndim else 1
+
+    def replay(
+        self, run: Callable[[Tensors], Tensors], tolerance: Tolerance
+    ) -> list[OutputComparison]:
+        """Run the inputs through `run` and compare its answers with the expected ones."""
+        return compare(self.outputs, run(self.inputs), tolerance)
+
+    def to_bytes(self) -> bytes:
+        """Encode as ``.npz``; the same records always give the same bytes."""
+        arrays = {f"{side}:{name}": _plain(array) for side, name, array in self._items()}
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        return buffer.getvalue()
+
+    def _items(self) -> list[tuple[str, str, Array]]:
+        return [
+            (side, name, array)
+            for side, arrays in (("input", self.inputs), ("output", self.outputs))
+            for name, array in arrays.items()
+        ]
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, where: str = "golden records") -> GoldenRecords:
+        """Decode what `to_bytes` wrote.
+
+        Raises
+        ------
+        IntegrityError
+            When the bytes are not an ``.npz`` of plain arrays.
+        """
+        sides: dict[str, dict[str, Array]] = {"input": {}, "output": {}}
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                for key in archive.files:
+                    side, _, name = key.partition(":")
+                    array = archive[key]
+                    sides[side][name] = array.astype(object) if array.dtype.kind == "U" else array
+        except (ValueError, KeyError, OSError) as error:
+            raise IntegrityError(f"golden records cannot be read: {error}", where=where) from error
+        return cls(inputs=sides["input"], outputs=sides["output"])
+
+
+def _plain(array: Array) -> Array:
+    return array.astype(np.str_) if array.dtype == object else array
+
+
+def choose_rows(count: int, limit: int = GOLDEN_ROWS) -> Array:
+    """Indices of at most `limit` of `count` rows, spread evenly and always the same."""
+    return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(np.int64))

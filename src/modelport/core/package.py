@@ -1,0 +1,184 @@
+"""A package: an immutable directory that is written whole and verified when opened.
+
+::
+
+    NAME/
+      manifest.json      what it is; its SHA-256 is the package digest
+      model/…            what the engine opens
+      golden.npz         real inputs and the source model's answers
+      baseline.json      statistics of the sample rows
+      README.md          the model card
+
+Opening a package reads and hashes; it never executes anything from it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from modelport.core.digest import sha256_file
+from modelport.core.errors import ConflictError, IntegrityError, NotFoundError
+from modelport.core.golden import GoldenRecords
+from modelport.core.manifest import Manifest, read_manifest
+
+MANIFEST = "manifest.json"
+GOLDEN = "golden.npz"
+BASELINE = "baseline.json"
+CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package on disk whose digests have been verified.
+
+    Parameters
+    ----------
+    path : Path
+    manifest : Manifest
+    """
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def digest(self) -> str:
+        """The package digest, ``sha256:…``."""
+        return self.manifest.digest
+
+    @property
+    def size(self) -> int:
+        """Bytes of all listed files."""
+        return sum(entry.size for entry in self.manifest.files.values())
+
+    @property
+    def model_path(self) -> Path:
+        """The file that the engine opens."""
+        return self.path / self.manifest.model_file
+
+    def golden(self) -> GoldenRecords | None:
+        """The golden records, or None when the package has none."""
+        if GOLDEN not in self.manifest.files:
+            return None
+        path = self.path / GOLDEN
+        return GoldenRecords.from_bytes(path.read_bytes(), where=str(path))
+
+
+def is_package(path: Path) -> bool:
+    """Whether `path` looks like a package folder."""
+    return (path / MANIFEST).is_file()
+
+
+def open_package(path: Path) -> Package:
+    """Read a package's manifest and verify every file against it.
+
+    Raises
+    ------
+    NotFoundError
+        When there is no package at `path`.
+    IntegrityError
+        When a file is missing, extra, or has other bytes than the manifest says.
+    """
+    manifest_path = path / MANIFEST
+    if not manifest_path.is_file():
+        found = sorted(p.name for p in path.parent.glob("*") if is_package(p))
+        raise NotFoundError("package", path.name, found, where=str(path.parent))
+    manifest = read_manifest(manifest_path.read_bytes(), where=str(manifest_path))
+    listed = {*manifest.files, MANIFEST}
+    present = {p.relative_to(path).as_posix() for p in path.rglob("*") if not p.is_dir()}
+    if present - listed:
+        raise IntegrityError(
+            f"package holds files that its manifest does not list: {', '.join(sorted(present - listed))}",
+            where=str(path),
+            hint="packages are immutable; remove the files or pack again",
+        )
+    for relative, entry in manifest.files.items():
+        file = path / check_relative(relative, where=str(manifest_path))
+        if not file.is_file():
+            raise IntegrityError(f"package file is missing: {relative}", where=str(path))
+        if file.stat().st_size != entry.size or sha256_file(file) != entry.sha256:
+            raise IntegrityError(
+                f"package file has other bytes than its manifest says: {relative}",
+                where=str(path),
+                hint="the file was changed or damaged after packing; pull or pack it again",
+            )
+    if manifest.model_file not in manifest.files:
+        raise IntegrityError(
+            f"manifest lists no model file {manifest.model_file}", where=str(manifest_path)
+        )
+    return Package(path=path, manifest=manifest)
+
+
+def check_relative(relative: str, *, where: str) -> str:
+    """Return `relative` if it stays inside its folder, else raise `IntegrityError`."""
+    path = PurePosixPath(relative)
+    if path.is_absolute() or ".." in path.parts or "\\" in relative or relative != str(path):
+        raise IntegrityError(f"package file name leaves its folder: {relative!r}", where=where)
+    return relative
+
+
+def write_package(
+    path: Path, manifest: Manifest, files: Mapping[str, bytes], *, replace: bool = False
+) -> Package:
+    """Write a package beside its place, then rename it there in one step.
+
+    Writing the package that is already there changes nothing.
+
+    Parameters
+    ----------
+    path : Path
+        The package folder to make.
+    manifest : Manifest
+    files : mapping of str to bytes
+        Every file that the manifest lists.
+    replace : bool
+        Whether another package may be replaced; anything else in the way never is.
+
+    Raises
+    ------
+    ConflictError
+        When `path` exists and may not be replaced.
+    """
+    if path.exists():
+        if not is_package(path):
+            raise ConflictError(
+                f"cannot write a package here, something else exists: {path}",
+                hint="choose another --out or --name",
+            )
+        if (path / MANIFEST).read_bytes() == manifest.to_bytes():
+            return open_package(path)
+        if not replace:
+            raise ConflictError(
+                f"another package exists: {path}",
+                hint="--force replaces it; packages that were pushed stay in the registry",
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        for relative, content in {**files, MANIFEST: manifest.to_bytes()}.items():
+            write_durably(staging / check_relative(relative, where=str(path)), content)
+        staging.chmod(0o755)
+        if path.exists():
+            retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+            path.rename(retired / "old")
+            staging.rename(path)
+            shutil.rmtree(retired)
+        else:
+            staging.rename(path)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return Package(path=path, manifest=manifest)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file and wait until it is on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,136 @@
+"""Rows of data as a file holds them, before they are a model's tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from modelport.core.errors import InputError, SignatureError
+from modelport.core.signature import Signature
+from modelport.core.tensors import STRING, Array, TensorSpec
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Columns (or whole tensors) by name, or one array without a name.
+
+    Parameters
+    ----------
+    columns : dict of str to ndarray
+        Arrays of equal first dimension. An array without a name stands under ``""``.
+    where : str
+        Where they come from, for messages.
+    """
+
+    columns: dict[str, Array]
+    where: str = ""
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(a) if a.ndim else 1 for name, a in self.columns.items()}
+        if not lengths or not max(lengths.values()):
+            raise InputError("there are no rows", where=self.where)
+        if len(set(lengths.values())) > 1:
+            raise InputError(f"columns differ in length: {lengths}", where=self.where)
+
+    @property
+    def unnamed(self) -> Array | None:
+        """The one array without a name, if that is what this is."""
+        return self.columns.get("") if len(self.columns) == 1 else None
+
+    def __len__(self) -> int:
+        first = next(iter(self.columns.values()))
+        return len(first) if first.ndim else 1
+
+    def bind(self, signature: Signature) -> dict[str, Array]:
+        """Arrange the columns as the inputs of `signature`, in its element types.
+
+        Columns are matched with inputs by name, or with the ``columns`` of a single input;
+        arrays without matching names fit a single input by their shape. Columns that the
+        model does not use are left out (see `unused`).
+
+        Raises
+        ------
+        SignatureError
+            Saying which columns are missing or do not fit, and which there are.
+        """
+        inputs = signature.inputs_by_name
+        if inputs.keys() <= self.columns.keys():
+            return signature.check({n: self._cast(self.columns[n], s) for n, s in inputs.items()})
+        if len(inputs) == 1:
+            (spec,) = inputs.values()
+            return signature.check({spec.name: self._cast(self._single(spec), spec)})
+        missing = [name for name in inputs if name not in self.columns]
+        raise SignatureError(
+            f"columns are missing: {', '.join(missing)}; the model takes {', '.join(inputs)}; "
+            f"the data has {self._names()}",
+            where=self.where,
+        )
+
+    def unused(self, signature: Signature) -> list[str]:
+        """Names of columns that `bind` leaves out."""
+        names = [name for name in self.columns if name]
+        used = set(signature.inputs_by_name)
+        if not used <= set(names) and len(used) == 1:
+            (spec,) = signature.inputs
+            used = set(spec.columns) if set(spec.columns) <= set(names) else set(names)
+        return [name for name in names if name not in used]
+
+    def _single(self, spec: TensorSpec) -> Array:
+        """All columns as the one tensor `spec`."""
+        if self.unnamed is not None:
+            return self.unnamed
+        if spec.columns and set(spec.columns) <= self.columns.keys():
+            return np.stack([self.columns[name] for name in spec.columns], axis=-1)
+        if spec.columns:
+            missing = [name for name in spec.columns if name not in self.columns]
+            raise SignatureError(
+                f"columns are missing: {', '.join(missing)}; the data has {self._names()}",
+                where=self.where,
+            )
+        arrays = list(self.columns.values())
+        if len(arrays) == 1 and arrays[0].ndim == len(spec.shape):
+            return arrays[0]
+        if all(array.ndim == 1 for array in arrays) and len(arrays) == spec.shape[-1]:
+            return np.stack(arrays, axis=-1)
+        raise SignatureError(
+            f"{len(arrays)} columns do not fit input {spec.name} {spec.shape_text}; "
+            f"the data has {self._names()}",
+            where=self.where,
+        )
+
+    def _names(self) -> str:
+        names = [name or "one array without a name" for name in self.columns]
+        return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+
+    def _cast(self, array: Array, spec: TensorSpec) -> Array:
+        if spec.dtype == STRING:
+            return np.asarray([_text(item) for item in array.ravel()], dtype=object).reshape(
+                array.shape
+            )
+        if array.dtype == object or array.dtype.kind in "US":
+            try:
+                array = array.astype(np.float64)
+            except (ValueError, TypeError) as error:
+                raise SignatureError(
+                    f"input {spec.name} needs numbers: {error}", where=self.where
+                ) from error
+        target = spec.numpy_dtype
+        if array.dtype == target:
+            return array
+        with np.errstate(over="ignore", invalid="ignore"):
+            cast = array.astype(target)
+        if target.kind in "iub" and not np.array_equal(cast.astype(array.dtype), array):
+            raise SignatureError(
+                f"input {spec.name} needs {spec.dtype} and the data has other values "
+                f"({array.dtype})",
+                where=self.where,
+            )
+        return cast
+
+
+def _text(item: Any) -> str:
+    if item is None or (isinstance(item, float) and item != item):
+        return ""
+    return item.decode() if isinstance(item, bytes) else str(item)

@@ -1,0 +1,154 @@
+"""Element types and tensor specifications.
+
+modelport names element types as NumPy does (``float32``, ``int64``, ``bool``), plus
+``string``: an object array of `str`. Every protocol keeps its own table from these names to its
+own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelport.core.errors import SignatureError
+
+Array = NDArray[Any]
+Tensors = Mapping[str, Array]
+
+STRING: Final = "string"
+
+#: modelport element type → the NumPy dtype that holds it.
+NUMPY_DTYPES: Final[dict[str, np.dtype[Any]]] = {
+    **{
+        name: np.dtype(name)
+        for name in (
+            ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"]
+        )
+    },
+    STRING: np.dtype(object),
+}
+
+_NAMES: Final = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
+
+
+def dtype_name(array: Array) -> str:
+    """Modelport's name of an array's element type.
+
+    Raises
+    ------
+    SignatureError
+        For element types that no signature can hold (complex, datetime …).
+    """
+    name = _NAMES.get(array.dtype)
+    if name is None:
+        if array.dtype.kind in "US":
+            return STRING
+        raise SignatureError(f"unsupported element type: {array.dtype}")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One named input or output of a model.
+
+    Parameters
+    ----------
+    name : str
+    dtype : str
+        A key of `NUMPY_DTYPES`.
+    shape : tuple of int or str
+        A string is a symbolic dimension: any size, but the same wherever the signature
+        repeats the symbol.
+    columns : tuple of str
+        Names along the last axis, where the source model knew them.
+    finite : bool
+        True where the source model refuses NaN and infinities, and so must we.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    columns: tuple[str, ...] = ()
+    finite: bool = False
+    numpy_dtype: np.dtype[Any] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.dtype not in NUMPY_DTYPES:
+            raise SignatureError(
+                f"unsupported element type: {self.dtype}",
+                where=self.name,
+                hint=f"one of {', '.join(NUMPY_DTYPES)}",
+            )
+        object.__setattr__(self, "numpy_dtype", NUMPY_DTYPES[self.dtype])
+
+    @property
+    def shape_text(self) -> str:
+        """The shape for people: ``[N, 8]``."""
+        return f"[{', '.join(str(d) for d in self.shape)}]"
+
+    def to_json(self) -> dict[str, Any]:
+        """The plain form that the manifest stores."""
+        plain: dict[str, Any] = {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
+        if self.columns:
+            plain["columns"] = list(self.columns)
+        if self.finite:
+            plain["finite"] = True
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> TensorSpec:
+        """The inverse of `to_json`."""
+        return cls(
+            name=str(plain["name"]),
+            dtype=str(plain["dtype"]),
+            shape=tuple(d if isinstance(d, int) else str(d) for d in plain["shape"]),
+            columns=tuple(plain.get("columns", ())),
+            finite=bool(plain.get("finite", False)),
+        )
+
+    def check(self, array: Array) -> Array:
+        """Return `array` as this specification's element type and rank, or say why not.
+
+        A missing trailing dimension of 1 is added (a column sent as ``[N]`` fits ``[N, 1]``);
+        nothing else is reshaped and no element type is converted.
+
+        Raises
+        ------
+        SignatureError
+            Naming the input, what it needs and what it got.
+        """
+        if array.dtype != self.numpy_dtype:
+            raise SignatureError(
+                f"input {self.name} has element type {array.dtype}, expected {self.dtype}",
+                where=self.name,
+            )
+        shape = self.shape
+        if array.ndim == len(shape) - 1 and shape[-1] == 1:
+            array = array[..., np.newaxis]
+        if array.ndim != len(shape):
+            raise self._misfit(array)
+        for size, dimension in zip(array.shape, shape, strict=True):
+            if size != dimension and type(dimension) is int:
+                raise self._misfit(array)
+        if self.finite and array.dtype.kind == "f":
+            flat = array.reshape(-1)
+            # One cheap product first; only when it overflows or is NaN look at each element.
+            if not np.isfinite(np.vdot(flat, flat)) and not np.isfinite(flat).all():
+                position = np.unravel_index(int(np.argmin(np.isfinite(array))), array.shape)
+                raise SignatureError(
+                    f"input {self.name} holds {array[position]} at "
+                    f"{[int(p) for p in position]}; this model was trained without "
+                    "missing values and refuses NaN and infinity",
+                    where=self.name,
+                )
+        return array
+
+    def _misfit(self, array: Array) -> SignatureError:
+        return SignatureError(
+            f"input {self.name} has shape {list(array.shape)}, expected {self.shape_text}",
+            where=self.name,
+        )

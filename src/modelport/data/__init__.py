@@ -1,0 +1,1 @@
+"""Reading sample and input files."""

@@ -1,0 +1,98 @@
+"""ONNX Runtime, on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import onnxruntime
+
+from modelport.core.errors import EngineError, UnsupportedError
+from modelport.core.signature import Signature
+from modelport.core.tensors import STRING, Array, Tensors, TensorSpec
+from modelport.engines.base import EngineOptions
+
+_DTYPES: Final = {
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(bool)": "bool",
+    "tensor(string)": STRING,
+    **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}  # fmt: skip
+
+_FATAL_ONLY: Final = 4
+
+
+class OnnxRuntimeEngine:
+    """Executes ONNX models with all graph optimizations and without spinning threads."""
+
+    def load(self, model: Path | bytes, options: EngineOptions) -> OnnxRuntimeModel:
+        """See `modelport.engines.base.Engine.load`."""
+        session_options = onnxruntime.SessionOptions()
+        session_options.intra_op_num_threads = options.threads
+        session_options.inter_op_num_threads = 1
+        session_options.log_severity_level = _FATAL_ONLY  # we raise what it would print
+        # Spinning workers take the cores from the other models and from the event loop.
+        session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if not options.optimize:
+            session_options.graph_optimization_level = (
+                onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            )
+        try:
+            session = onnxruntime.InferenceSession(
+                model if isinstance(model, bytes) else str(model),
+                session_options,
+                providers=["CPUExecutionProvider"],
+            )
+        except Exception as error:  # ONNX Runtime has no common base class for its errors
+            where = "" if isinstance(model, bytes) else str(model)
+            raise EngineError(
+                f"ONNX Runtime cannot load the model: {error}", where=where
+            ) from error
+        return OnnxRuntimeModel(session)
+
+
+class OnnxRuntimeModel:
+    """An ONNX Runtime session.
+
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+        self._signature = Signature(
+            inputs=tuple(_spec(node) for node in session.get_inputs()),
+            outputs=tuple(_spec(node) for node in session.get_outputs()),
+        )
+        self._output_names = [spec.name for spec in self._signature.outputs]
+
+    @property
+    def signature(self) -> Signature:
+        """See `modelport.engines.base.LoadedModel.signature`."""
+        return self._signature
+
+    def run(self, inputs: Tensors) -> dict[str, Array]:
+        """See `modelport.engines.base.LoadedModel.run`."""
+        try:
+            values = self._session.run(self._output_names, inputs)
+        except Exception as error:  # ONNX Runtime has no common base class for its errors
+            raise EngineError(f"ONNX Runtime failed: {error}") from error
+        return dict(zip(self._output_names, values, strict=True))
+
+
+def _spec(node: Any) -> TensorSpec:
+    dtype = _DTYPES.get(node.type)
+    if dtype is None:
+        raise UnsupportedError(
+            f"ONNX type {node.type} of {node.name} is not a tensor that can be served",
+            hint="export classifiers with zipmap=False",
+        )
+    # A dimension without a name is its own symbol: nothing is known about it.
+    shape = tuple(
+        d if isinstance(d, int) and d >= 0 else d or f"{node.name}_{axis}"
+        for axis, d in enumerate(node.shape)
+    )
+    return TensorSpec(name=node.name, dtype=dtype, shape=shape)

@@ -1,0 +1,1 @@
+"""Names, numbered versions and movable aliases, with history."""

@@ -1,0 +1,1 @@
+"""Nothing is loaded before it is scanned."""

@@ -1,0 +1,1 @@
+"""From a package to a service: one request path for every protocol."""

@@ -1,0 +1,1 @@
+"""How clients ask: bytes to tensors and back."""
