@@ -31,9 +31,10 @@ class Adapter:
     target : str
         ``module:Class``; the class takes no arguments.
     requires : tuple of str
-        Import names that the adapter needs beside modelport's own requirements.
+        Import names of the packages that it imports.
     extra : str
-        The extra in ``pyproject.toml`` that installs them; empty when there are none.
+        The extra in ``pyproject.toml`` that installs them; empty where modelport's own
+        requirements do.
     suffixes : tuple of str
         File endings (or URL schemes, for stores) that it answers for.
     summary : str
@@ -114,7 +115,7 @@ TABLE: Final = (
     ),
     Adapter(
         "engine", "onnxruntime", "modelport.engines.onnxruntime:OnnxRuntimeEngine",
-        "ONNX Runtime on the CPU",
+        "ONNX Runtime on the CPU", requires=("onnxruntime",),
     ),
     Adapter(
         "store", "local", "modelport.stores.local:LocalStoreFamily",
@@ -130,7 +131,7 @@ TABLE: Final = (
     ),
     Adapter(
         "transport", "http", "modelport.serve.transports.http:HttpTransport",
-        "HTTP/1.1 and HTTP/2 on Granian (RSGI)",
+        "HTTP/1.1 and HTTP/2 on Granian (RSGI)", requires=("granian", "uvloop"),
     ),
     Adapter(
         "demo", "digits", "modelport.demo.digits:DigitsDemo",

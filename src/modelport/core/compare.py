@@ -1,8 +1,10 @@
 """How far one set of answers is from another.
 
 An element agrees when ``|actual - expected| <= relative * |expected| + absolute * scale``,
-where ``scale`` is the largest finite magnitude in that output, at least 1: a float32
-computation cannot be more exact near zero than its largest terms allow. NaN agrees with NaN,
+where ``scale`` is the largest finite expected magnitude, at least 1: a float32 computation cannot
+be more exact near zero than its largest terms allow. A matrix has one scale per column, since
+its columns may be different quantities (two regression targets, one in euros and one in parts);
+with fewer than 8 rows, too few to tell, it has one in all. NaN agrees with NaN,
 an infinity with the same infinity. Integers, booleans and strings agree only when equal.
 """
 
@@ -15,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from modelport.core.tensors import Array, Tensors
+
+_ROWS_THAT_TELL = 8
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class OutputComparison:
     max_absolute, max_relative : float
         Largest errors over finite elements; 0 where nothing is numeric.
     worst : tuple of int
-        Position of the largest error, or of the first flip.
+        Position of the error that is largest in units of its tolerance, or of the first flip.
     expected, actual : str
         The two values at `worst`.
     exact : bool
@@ -134,18 +138,20 @@ def _compare_floats(
     finite = np.isfinite(reference) & np.isfinite(other)
     magnitude = np.abs(np.where(finite, reference, 0.0))
     error = np.abs(np.where(finite, other - np.where(finite, reference, 0.0), 0.0))
-    scale = max(1.0, float(magnitude.max(initial=0.0)))
+    scale = np.maximum(1.0, _largest(magnitude))
     same_special = (np.isnan(reference) & np.isnan(other)) | (reference == other)
-    outside = np.where(
-        finite, error > tolerance.relative * magnitude + tolerance.absolute * scale, ~same_special
-    )
+    allowed = tolerance.relative * magnitude + tolerance.absolute * scale
+    outside = np.where(finite, error > allowed, ~same_special)
     # A NaN on one side only is the worst error there is.
-    ranking = np.where(finite, error, np.where(same_special, 0.0, np.inf))
+    ranking = np.where(finite, error, np.where(same_special, 0.0, np.inf)) / np.maximum(
+        allowed, np.finfo(np.float64).tiny
+    )
     worst, before, after = (
         _values_at(ranking == ranking.max(), expected, actual) if expected.size else ((), "", "")
     )
     # A relative error says something only well away from zero.
-    relative = error[magnitude > 1e-3 * scale] / magnitude[magnitude > 1e-3 * scale]
+    large = magnitude > 1e-3 * scale
+    relative = error[large] / magnitude[large]
     return OutputComparison(
         name,
         expected.size,
@@ -156,6 +162,11 @@ def _compare_floats(
         before,
         after,
     )
+
+
+def _largest(magnitude: Array) -> Array:
+    by_column = magnitude.ndim == 2 and len(magnitude) >= _ROWS_THAT_TELL
+    return np.asarray(magnitude.max(axis=0 if by_column else None, initial=0.0))
 
 
 def _values_at(chosen: Array, expected: Array, actual: Array) -> tuple[tuple[int, ...], str, str]:

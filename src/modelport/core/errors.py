@@ -87,6 +87,7 @@ class NotFoundError(InputError):
             where=where,
             hint=hint,
         )
+        self.what = what
         self.name = name
         self.known = known
 

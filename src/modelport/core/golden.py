@@ -49,7 +49,7 @@ class GoldenRecords:
         """Encode as ``.npz``; the same records always give the same bytes."""
         arrays = {f"{side}:{name}": _plain(array) for side, name, array in self._items()}
         buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        np.savez(buffer, allow_pickle=False, **arrays)
         return buffer.getvalue()
 
     def _items(self) -> list[tuple[str, str, Array]]:

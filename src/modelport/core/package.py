@@ -90,9 +90,9 @@ def open_package(path: Path) -> Package:
     manifest = read_manifest(manifest_path.read_bytes(), where=str(manifest_path))
     listed = {*manifest.files, MANIFEST}
     present = {p.relative_to(path).as_posix() for p in path.rglob("*") if not p.is_dir()}
-    if present - listed:
+    if extra := sorted(present - listed):
         raise IntegrityError(
-            f"package holds files that its manifest does not list: {', '.join(sorted(present - listed))}",
+            f"package holds files that its manifest does not list: {', '.join(extra)}",
             where=str(path),
             hint="packages are immutable; remove the files or pack again",
         )

@@ -75,7 +75,7 @@ class Signature:
                 parts.append(f"unknown input: {', '.join(extra)}")
             raise SignatureError(f"{'; '.join(parts)}; the model takes: {', '.join(specs)}")
         checked = {name: spec.check(tensors[name]) for name, spec in specs.items()}
-        if len(specs) > 1:
+        if len(checked) > 1:
             self._check_symbols(checked)
         return checked
 

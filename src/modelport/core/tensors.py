@@ -23,12 +23,9 @@ STRING: Final = "string"
 
 #: modelport element type → the NumPy dtype that holds it.
 NUMPY_DTYPES: Final[dict[str, np.dtype[Any]]] = {
-    **{
-        name: np.dtype(name)
-        for name in (
-            ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"]
-        )
-    },
+    "bool": np.dtype(np.bool_),
+    **{f"{u}int{bits}": np.dtype(f"{u}int{bits}") for u in ("", "u") for bits in (8, 16, 32, 64)},
+    **{f"float{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
     STRING: np.dtype(object),
 }
 
@@ -75,6 +72,8 @@ class TensorSpec:
     columns: tuple[str, ...] = ()
     finite: bool = False
     numpy_dtype: np.dtype[Any] = field(init=False, repr=False, compare=False)
+    #: Axis and size of every dimension that is not symbolic.
+    _fixed: tuple[tuple[int, int], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.dtype not in NUMPY_DTYPES:
@@ -84,6 +83,8 @@ class TensorSpec:
                 hint=f"one of {', '.join(NUMPY_DTYPES)}",
             )
         object.__setattr__(self, "numpy_dtype", NUMPY_DTYPES[self.dtype])
+        fixed = tuple((axis, d) for axis, d in enumerate(self.shape) if isinstance(d, int))
+        object.__setattr__(self, "_fixed", fixed)
 
     @property
     def shape_text(self) -> str:
@@ -123,16 +124,16 @@ class TensorSpec:
         """
         if array.dtype != self.numpy_dtype:
             raise SignatureError(
-                f"input {self.name} has element type {array.dtype}, expected {self.dtype}",
-                where=self.name,
+                f"input {self.name} has element type {array.dtype}, expected {self.dtype}"
             )
-        shape = self.shape
-        if array.ndim == len(shape) - 1 and shape[-1] == 1:
+        rank = len(self.shape)
+        if array.ndim != rank:
+            if array.ndim != rank - 1 or self.shape[-1] != 1:
+                raise self._misfit(array)
             array = array[..., np.newaxis]
-        if array.ndim != len(shape):
-            raise self._misfit(array)
-        for size, dimension in zip(array.shape, shape, strict=True):
-            if size != dimension and type(dimension) is int:
+        shape = array.shape
+        for axis, size in self._fixed:
+            if shape[axis] != size:
                 raise self._misfit(array)
         if self.finite and array.dtype.kind == "f":
             flat = array.reshape(-1)
@@ -142,13 +143,11 @@ class TensorSpec:
                 raise SignatureError(
                     f"input {self.name} holds {array[position]} at "
                     f"{[int(p) for p in position]}; this model was trained without "
-                    "missing values and refuses NaN and infinity",
-                    where=self.name,
+                    "missing values and refuses NaN and infinity"
                 )
         return array
 
     def _misfit(self, array: Array) -> SignatureError:
         return SignatureError(
-            f"input {self.name} has shape {list(array.shape)}, expected {self.shape_text}",
-            where=self.name,
+            f"input {self.name} has shape {list(array.shape)}, expected {self.shape_text}"
         )

@@ -26,10 +26,8 @@ class JsonReader:
         where = str(path)
         try:
             text = path.read_text(encoding="utf-8-sig")
-            if path.suffix.lower() == ".jsonl":
-                document = _lines(text, where)
-            else:
-                document = json.loads(text)
+            lines = path.suffix.lower() == ".jsonl"
+            document: Any = _lines(text, where) if lines else json.loads(text)
         except (UnicodeDecodeError, ValueError) as error:
             raise InputError(f"not JSON: {error}", where=where) from error
         if isinstance(document, dict) and len(document) == 1:

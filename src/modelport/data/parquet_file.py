@@ -36,5 +36,5 @@ def _array(column: pyarrow.ChunkedArray, where: str) -> Array:
             raise InputError(f"rows differ in length: {error}", where=where) from error
     if pyarrow.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    array = column.to_numpy()
+    array = np.asarray(column.to_numpy())
     return array if array.dtype.kind in "biuf" else array.astype(object)

@@ -18,8 +18,8 @@ _DTYPES: Final = {
     "tensor(double)": "float64",
     "tensor(bool)": "bool",
     "tensor(string)": STRING,
-    **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
-}  # fmt: skip
+    **{f"tensor({u}int{bits})": f"{u}int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)},
+}
 
 _FATAL_ONLY: Final = 4
 
@@ -68,6 +68,8 @@ class OnnxRuntimeModel:
             outputs=tuple(_spec(node) for node in session.get_outputs()),
         )
         self._output_names = [spec.name for spec in self._signature.outputs]
+        # Without one, ONNX Runtime builds new run options for every call.
+        self._run_options = onnxruntime.RunOptions()
 
     @property
     def signature(self) -> Signature:
@@ -77,10 +79,10 @@ class OnnxRuntimeModel:
     def run(self, inputs: Tensors) -> dict[str, Array]:
         """See `modelport.engines.base.LoadedModel.run`."""
         try:
-            values = self._session.run(self._output_names, inputs)
+            values = self._session.run(self._output_names, inputs, self._run_options)
         except Exception as error:  # ONNX Runtime has no common base class for its errors
             raise EngineError(f"ONNX Runtime failed: {error}") from error
-        return dict(zip(self._output_names, values, strict=True))
+        return dict(zip(self._output_names, values))  # noqa: B905 - on the request path
 
 
 def _spec(node: Any) -> TensorSpec:

@@ -1,0 +1,8 @@
+"""``python -m modelport``."""
+
+import sys
+
+from modelport.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,256 @@
+"""Requests that are ready together run together; nobody waits for a timer.
+
+A model faster than a thread hop runs on the event loop: all requests that become ready in
+one turn of the loop share an execution (*tick batching*). A slower model runs on threads:
+while they are busy requests queue up, and a thread that becomes free takes as many as pay.
+
+How many pay follows from the execution time measured at load, ``a·n + b`` seconds for ``n``
+rows: batching saves part of ``b`` only, so it stops where the share of ``b`` in each row's
+time has fallen to `_WORTHWHILE`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import numpy as np
+
+from modelport.core.errors import ModelportError, UnavailableError
+from modelport.core.tensors import Array, Tensors
+
+Run = Callable[[Tensors], dict[str, Array]]
+
+#: A hop to a thread and back costs 30–60 µs; below this a model runs on the loop.
+_INLINE_SECONDS: Final = 200e-6
+#: The loop is never held longer than this by one shared execution.
+_TICK_SECONDS: Final = 1e-3
+#: Where the fixed cost per row falls below this share, more rows do not pay.
+_WORTHWHILE: Final = 0.05
+
+
+@dataclass(frozen=True)
+class LatencyModel:
+    """Seconds that `n` rows take: ``a·n + b``.
+
+    Parameters
+    ----------
+    a : float
+        Seconds per further row.
+    b : float
+        Seconds per execution.
+    """
+
+    a: float
+    b: float
+
+    @classmethod
+    def measure(cls, run: Run, one_row: Tensors) -> LatencyModel:
+        """Time one row and several; the smallest of a few runs is the least disturbed."""
+        run(one_row)  # the first run allocates
+        single = _best_time(run, one_row, repeats=5)
+        rows = 8 if single < _INLINE_SECONDS else 2
+        several = {name: np.repeat(array, rows, axis=0) for name, array in one_row.items()}
+        run(several)
+        many = _best_time(run, several, repeats=3)
+        a = max((many - single) / (rows - 1), 1e-9)
+        return cls(a=a, b=max(single - a, 0.0))
+
+    @property
+    def inline(self) -> bool:
+        """Whether one row is faster than a hop to a thread."""
+        return self.a + self.b < _INLINE_SECONDS
+
+    def rows_that_pay(self, limit: int) -> int:
+        """How many rows are worth sharing one execution, at most `limit`."""
+        worthwhile = math.ceil(self.b / (_WORTHWHILE * self.a))
+        if self.inline:
+            worthwhile = min(worthwhile, int((_TICK_SECONDS - self.b) / self.a))
+        return max(1, min(limit, worthwhile))
+
+
+def _best_time(run: Run, inputs: Tensors, repeats: int) -> float:
+    best = math.inf
+    for _ in range(repeats):
+        started = time.perf_counter()
+        run(inputs)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+@dataclass(slots=True)
+class _Waiting:
+    inputs: dict[str, Array]
+    rows: int
+    #: Trailing shapes: only requests with equal ones can stand in one array.
+    shape: tuple[tuple[int, ...], ...]
+    future: asyncio.Future[dict[str, Array]]
+
+
+class Batcher:
+    """Runs one model for many concurrent requests.
+
+    Parameters
+    ----------
+    run : callable
+        Executes the model; thread-safe.
+    max_rows : int
+        Most rows in one shared execution; 1 when rows may not share (the model was not
+        proven row-independent, or sharing does not pay).
+    executor : ThreadPoolExecutor or None
+        None runs the model on the event loop.
+    threads : int
+        How many executions may run at once on `executor`.
+    same_shapes : bool
+        True when the signature leaves only the number of rows open.
+    max_queue : int
+        Most requests waiting.
+    on_executed : callable
+        Told the number of rows of every execution.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        max_rows: int,
+        executor: ThreadPoolExecutor | None,
+        threads: int,
+        same_shapes: bool,
+        max_queue: int,
+        on_executed: Callable[[int], None],
+    ) -> None:
+        self._run = run
+        self._max_rows = max_rows
+        self._executor = executor
+        self._free = threads
+        self._same_shapes = same_shapes
+        self._max_queue = max_queue
+        self._on_executed = on_executed
+        self._queue: deque[_Waiting] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue now."""
+        return len(self._queue)
+
+    async def infer(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        """Run one request's inputs, perhaps together with others'.
+
+        Raises
+        ------
+        UnavailableError
+            When the queue is full.
+        EngineError
+            When the model fails on these inputs.
+        """
+        rows = len(next(iter(inputs.values()))) if self._max_rows > 1 else 1
+        if self._executor is None and self._max_rows == 1:
+            outputs = self._run(inputs)
+            self._on_executed(rows)
+            return outputs
+        queue = self._queue
+        if len(queue) >= self._max_queue:
+            raise UnavailableError(
+                f"{len(queue)} requests are waiting already", hint="retry later, or add workers"
+            )
+        loop = asyncio.get_running_loop()
+        shape = () if self._same_shapes else tuple([a.shape[1:] for a in inputs.values()])
+        future: asyncio.Future[dict[str, Array]] = loop.create_future()
+        queue.append(_Waiting(inputs, rows, shape, future))
+        if self._executor is not None:
+            self._dispatch(self._executor)
+        elif len(queue) == 1:
+            # Whatever else becomes ready in this turn of the loop is in the queue by then.
+            loop.call_soon(self._tick)
+        return await future
+
+    def _tick(self) -> None:
+        while self._queue:
+            group = self._take()
+            self._deliver(group, *_attempt(self._run, group))
+
+    def _dispatch(self, executor: ThreadPoolExecutor) -> None:
+        """Start executions while threads are free and requests wait."""
+        loop = asyncio.get_running_loop()
+        while self._free and self._queue:
+            group = self._take()
+            if not group:
+                continue
+            self._free -= 1
+            job = loop.run_in_executor(executor, _attempt, self._run, group)
+            job.add_done_callback(partial(self._finished, executor, group))
+
+    def _finished(
+        self,
+        executor: ThreadPoolExecutor,
+        group: list[_Waiting],
+        job: asyncio.Future[_Outcome],
+    ) -> None:
+        self._free += 1
+        self._dispatch(executor)
+        self._deliver(group, *job.result())
+
+    def _take(self) -> list[_Waiting]:
+        """Requests from the head of the queue that can share one execution."""
+        queue = self._queue
+        group: list[_Waiting] = []
+        rows = 0
+        while queue:
+            head = queue[0]
+            if head.future.done():  # the client went away
+                queue.popleft()
+                continue
+            if group and (rows + head.rows > self._max_rows or head.shape != group[0].shape):
+                break
+            rows += head.rows
+            group.append(queue.popleft())
+        return group
+
+    def _deliver(
+        self, group: list[_Waiting], outputs: dict[str, Array] | None, error: Exception | None
+    ) -> None:
+        if not group:
+            return
+        if error is not None and len(group) > 1:
+            # One request's rows failed the whole batch: each answers for itself.
+            for member in group:
+                self._deliver([member], *_attempt(self._run, [member]))
+            return
+        if error is None:
+            self._on_executed(sum(member.rows for member in group))
+        start = 0
+        for member in group:
+            if member.future.done():
+                pass
+            elif error is not None:
+                member.future.set_exception(error)
+            elif len(group) == 1:
+                member.future.set_result(outputs or {})
+            else:
+                stop = start + member.rows
+                part = {name: array[start:stop] for name, array in (outputs or {}).items()}
+                member.future.set_result(part)
+            start += member.rows
+
+
+_Outcome = tuple[dict[str, Array] | None, Exception | None]
+
+
+def _attempt(run: Run, group: list[_Waiting]) -> _Outcome:
+    try:
+        if len(group) <= 1:
+            return (run(group[0].inputs) if group else None), None
+        names = group[0].inputs
+        return run(
+            {name: np.concatenate([member.inputs[name] for member in group]) for name in names}
+        ), None
+    except ModelportError as error:
+        return None, error

@@ -1,0 +1,115 @@
+"""The table is the only map of adapters, so it must be true."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from modelport.adapters import TABLE, Adapter, adapters_of, find_adapter
+from modelport.core.errors import NotFoundError
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "modelport"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+#: Where adapters live: every module in here is in the table.
+FOLDERS = (
+    "convert/frameworks",
+    "data",
+    "engines",
+    "scan/scanners",
+    "serve/protocols",
+    "serve/transports",
+    "stores",
+)
+NOT_ADAPTERS = {"__init__", "base"}
+
+
+def requirement_names(requirements: list[str]) -> set[str]:
+    """Distribution names, normalised, without versions and markers."""
+    names = set()
+    for requirement in requirements:
+        name = requirement
+        for stop in "[<>=!~; ":
+            name = name.partition(stop)[0]
+        names.add(name.lower().replace("_", "-"))
+    return names
+
+
+def distributions_of(module: str) -> set[str]:
+    return {name.lower().replace("_", "-") for name in packages_distributions()[module]}
+
+
+@pytest.mark.parametrize("adapter", TABLE, ids=lambda a: f"{a.kind}-{a.name}")
+def test_every_path_resolves(adapter: Adapter) -> None:
+    module, _, attribute = adapter.target.partition(":")
+    assert isinstance(getattr(importlib.import_module(module), attribute), type)
+    assert adapter.load() is adapter.load()
+
+
+def test_names_are_unique_within_their_kind() -> None:
+    keys = [(adapter.kind, adapter.name) for adapter in TABLE]
+    assert len(set(keys)) == len(keys)
+
+
+def test_every_adapter_file_is_in_the_table() -> None:
+    listed = {adapter.target.partition(":")[0] for adapter in TABLE}
+    for folder in FOLDERS:
+        for path in (SOURCE / folder).iterdir():
+            if path.stem in NOT_ADAPTERS or path.name.startswith(("_", ".")):
+                continue
+            module = ".".join(("modelport", *Path(folder).parts, path.stem))
+            assert module in listed, f"{module} is in no record of the table"
+
+
+def test_extras_equal_the_tables() -> None:
+    extras = {adapter.extra for adapter in TABLE if adapter.extra}
+    declared = set(PROJECT["optional-dependencies"]) - {"all", "test"}
+    assert declared == extras
+    assert PROJECT["optional-dependencies"]["all"] == [f"modelport[{','.join(sorted(extras))}]"]
+
+
+@pytest.mark.parametrize("adapter", TABLE, ids=lambda a: f"{a.kind}-{a.name}")
+def test_extras_install_what_their_adapters_import(adapter: Adapter) -> None:
+    requirements = (
+        PROJECT["optional-dependencies"][adapter.extra]
+        if adapter.extra
+        else PROJECT["dependencies"]
+    )
+    installed = requirement_names(requirements)
+    for module in adapter.requires:
+        assert distributions_of(module) & installed, f"extra {adapter.extra!r} lacks {module}"
+
+
+def imports_of(path: Path) -> set[str]:
+    """Top-level names of everything that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def test_heavy_libraries_are_imported_by_their_adapters_only() -> None:
+    heavy = {module for adapter in TABLE for module in adapter.requires}
+    allowed: dict[str, set[str]] = {}
+    for adapter in TABLE:
+        allowed.setdefault(adapter.target.partition(":")[0], set()).update(adapter.requires)
+    for path in SOURCE.rglob("*.py"):
+        module = ".".join(("modelport", *path.relative_to(SOURCE).with_suffix("").parts))
+        owners = [set_ for owner, set_ in allowed.items() if f"{module}.".startswith(f"{owner}.")]
+        for name in imports_of(path) & heavy:
+            assert any(name in owner for owner in owners), f"{module} imports {name}"
+
+
+def test_unknown_names_list_the_known() -> None:
+    with pytest.raises(NotFoundError, match=r"engine not found: tensorrt; there is: onnxruntime"):
+        find_adapter("engine", "tensorrt")
+    assert [adapter.kind for adapter in adapters_of("store")] == ["store"]
