@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from modelport import api
-from modelport.cli.output import print_json, print_table
+from modelport.cli.output import print_json, print_table, short_time
 from modelport.cli.registry_flags import add_registry, registry_options
 
 EXAMPLES = """\
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(documents)
     else:
-        rows = [(d["at"], d["by"], _event(d), d.get("why", "")) for d in documents]
+        rows = [(short_time(d["at"]), d["by"], _event(d), d.get("why", "")) for d in documents]
         print_table(["WHEN", "WHO", "WHAT", "WHY"], rows)
     return 0
 

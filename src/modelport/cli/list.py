@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from modelport import api
-from modelport.cli.output import print_json, print_progress, print_table
+from modelport.cli.output import print_json, print_progress, print_table, short_time
 from modelport.cli.registry_flags import add_registry, registry_options
 
 EXAMPLES = """\
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     elif not models:
         print_progress(f"no models in {registry.registry}; 'modelport push PACKAGE' adds one")
     else:
-        rows = [(m.name, m.newest, _aliases(m.aliases), m.pushed_at) for m in models]
+        rows = [(m.name, m.newest, _aliases(m.aliases), short_time(m.pushed_at)) for m in models]
         print_table(["MODEL", "NEWEST", "ALIASES", "PUSHED"], rows)
     return 0
 

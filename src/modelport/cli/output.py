@@ -57,6 +57,11 @@ def human_size(size: int) -> str:
     return f"{number:.1f} GB"
 
 
+def short_time(stamp: str) -> str:
+    """A record's time to the second: ``2026-01-31 09:30:00Z``."""
+    return f"{stamp[:10]} {stamp[11:19]}Z"
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()

@@ -162,17 +162,25 @@ def write_package(
         for relative, content in {**files, MANIFEST: manifest.to_bytes()}.items():
             write_durably(staging / check_relative(relative, where=str(path)), content)
         staging.chmod(0o755)
-        if path.exists():
+        if replace and path.exists():
             retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
             path.rename(retired / "old")
             staging.rename(path)
             shutil.rmtree(retired)
         else:
-            staging.rename(path)
-    except BaseException:
+            _rename_if_absent(staging, path, manifest)
+    finally:
         shutil.rmtree(staging, ignore_errors=True)
-        raise
     return Package(path=path, manifest=manifest)
+
+
+def _rename_if_absent(staging: Path, path: Path, manifest: Manifest) -> None:
+    """Give the staged package its name; another process may do the same at this moment."""
+    try:
+        staging.rename(path)
+    except OSError as error:
+        if not is_package(path) or (path / MANIFEST).read_bytes() != manifest.to_bytes():
+            raise ConflictError(f"something else was written to {path} meanwhile") from error
 
 
 def write_durably(path: Path, content: bytes) -> None:

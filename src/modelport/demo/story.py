@@ -119,7 +119,7 @@ def _tell(folder: Path, *, keep: bool) -> None:
     for entry in api.history(NAME, registry=registry):
         document = entry.to_json()
         what = document.get("action", "push")
-        print(f"     {document['at']}  {what:9} version {document['version']}")
+        print(f"     {document['at'][11:19]}  {what:9} version {document['version']}")
     _say("Done: same answers, and every step on record.")
 
 
