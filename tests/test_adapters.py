@@ -97,9 +97,13 @@ def imports_of(path: Path) -> set[str]:
     return names
 
 
+#: Modules that several adapters share, with the library that all of those require.
+SHARED = {"modelport.convert.graph": {"onnx"}}
+
+
 def test_heavy_libraries_are_imported_by_their_adapters_only() -> None:
     heavy = {module for adapter in TABLE for module in adapter.requires}
-    allowed: dict[str, set[str]] = {}
+    allowed: dict[str, set[str]] = {name: set(libraries) for name, libraries in SHARED.items()}
     for adapter in TABLE:
         allowed.setdefault(adapter.target.partition(":")[0], set()).update(adapter.requires)
     for path in SOURCE.rglob("*.py"):
@@ -107,6 +111,21 @@ def test_heavy_libraries_are_imported_by_their_adapters_only() -> None:
         owners = [set_ for owner, set_ in allowed.items() if f"{module}.".startswith(f"{owner}.")]
         for name in imports_of(path) & heavy:
             assert any(name in owner for owner in owners), f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("shared", SHARED)
+def test_what_adapters_share_is_imported_by_adapters_only(shared: str) -> None:
+    owners = {
+        adapter.target.partition(":")[0]
+        for adapter in TABLE
+        if set(adapter.requires) >= SHARED[shared]
+    }
+    for path in SOURCE.rglob("*.py"):
+        module = ".".join(("modelport", *path.relative_to(SOURCE).with_suffix("").parts))
+        parent, _, name = shared.rpartition(".")
+        text = path.read_text(encoding="utf-8")
+        if f"from {shared} import" in text or f"from {parent} import {name}" in text:
+            assert any(f"{module}.".startswith(f"{owner}.") for owner in owners), module
 
 
 def test_unknown_names_list_the_known() -> None:

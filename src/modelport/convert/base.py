@@ -6,7 +6,7 @@ on rows made to hurt, and keeps the first export that gives the same answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,11 +25,21 @@ class Export:
     model : bytes
         The model file, for the ``onnxruntime`` engine.
     signature : Signature
-        With the source's knowledge in it: column names, whether NaN is refused.
+        With the source's knowledge in it, as far as the file cannot tell: column names, the
+        batch dimension. The stage finds out by itself whether NaN is refused.
+    exporter : str
+        Name and version of what wrote the file: ``skl2onnx 1.20.0``.
+    opset : mapping of str to int
+        Operator set versions by domain; ``""`` is ONNX's own.
+    notes : tuple of str
+        What people should know about this export: outputs that it leaves out.
     """
 
     model: bytes
     signature: Signature
+    exporter: str
+    opset: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,15 +67,20 @@ class Probe:
     name : str
         For the report: ``next to tree thresholds``.
     rows : Rows
+        Columns named as the inputs of the export's signature.
     gate : bool
         True where a difference refuses the export; False where it is only reported, because
         the rows cannot be told apart in the served element type (float64 inputs rounded to
         float32).
+    finite : tuple of str
+        Inputs that must be finite when the source model refuses these rows: the stage then
+        marks them so in the served signature.
     """
 
     name: str
     rows: Rows
     gate: bool = True
+    finite: tuple[str, ...] = ()
 
 
 class SourceModel(Protocol):
@@ -81,8 +96,15 @@ class SourceModel(Protocol):
         """Name and version: ``scikit-learn 1.9.1``."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know about the source: versions that do not match."""
+        ...
+
     def predict(self, rows: Rows) -> dict[str, Array]:
         """The source model's own answers, by output name, at its own precision.
+
+        `rows` are the user's, or stand under the names of an export's inputs.
 
         Raises
         ------
@@ -94,7 +116,13 @@ class SourceModel(Protocol):
         ...
 
     def attempts(self, rows: Rows | None) -> Sequence[Attempt]:
-        """Ways to export, best first; `rows` tell the element types of columns."""
+        """Ways to export, best first; `rows` tell the element types of columns.
+
+        Raises
+        ------
+        UnsupportedError
+            When there is none, or when it takes rows to tell.
+        """
         ...
 
     def made_up_rows(self) -> Rows | None:
@@ -102,7 +130,10 @@ class SourceModel(Protocol):
         ...
 
     def probes(self, rows: Rows) -> Sequence[Probe]:
-        """Rows made to hurt, derived from the model's own insides and from `rows`."""
+        """Rows made to hurt, derived from the model's own insides and from `rows`.
+
+        The stage adds those that any model gets (`modelport.convert.probes`).
+        """
         ...
 
 

@@ -1,11 +1,45 @@
-"""The parity report in words, for the terminal and the model card."""
+"""The parity report in words, for the terminal and the model card.
+
+The report itself is plain data in the manifest; the convert stage makes it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from modelport.core.compare import OutputComparison
+
 
 def describe_parity(report: Mapping[str, Any]) -> list[str]:
-    """Render a parity report, one fact per line."""
-    return [f"rows: {report.get('rows', 0)}"]
+    """Render a parity report, one fact per line, the verdict first."""
+    lines = []
+    if report["rows_are"] == "none":
+        lines.append("parity was not checked: there were no rows, and none could be made up")
+    else:
+        sizes = ", ".join(str(size) for size in report["batches"])
+        lines.append(
+            f"{report['rows']} {report['rows_are']} rows"
+            + (f" in batches of {sizes}" if sizes else "")
+            + f": {report['label_flips']} label flips"
+        )
+    lines += [_describe_output(output) for output in report["outputs"]]
+    lines += [_describe_probe(probe) for probe in report["probes"]]
+    lines += [
+        f"attempt {attempt['name']}: {attempt['outcome']}"
+        + (f" ({attempt['reason']})" if attempt["reason"] else "")
+        for attempt in report["attempts"]
+    ]
+    return lines + [f"note: {note}" for note in report["notes"]]
+
+
+def _describe_output(plain: Mapping[str, Any]) -> str:
+    return OutputComparison(**{**plain, "worst": tuple(plain["worst"])}).describe()
+
+
+def _describe_probe(probe: Mapping[str, Any]) -> str:
+    verdict = "ok" if probe["passed"] else "refused" if probe["refuses"] else "reported only"
+    text = f"{probe['name']}: {verdict}; {probe['rows']} rows, {probe['flips']} flips"
+    if probe["max_error"]:
+        text += f", max error {probe['max_error']:.2g}"
+    return text + (f"; {probe['note']}" if probe["note"] else "")

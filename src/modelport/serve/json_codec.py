@@ -23,6 +23,9 @@ from modelport.core.tensors import STRING, Array, TensorSpec
 #: A parser keeps buffers for its largest document: larger ones get one that is thrown away.
 _KEEP_BUFFERS: Final = 8 << 20
 
+#: Lists nested deeper are no tensor.
+_MOST_DIMENSIONS: Final = 32
+
 #: Below this many bytes plain Python values are faster than buffers.
 _SMALL: Final = 1024
 
@@ -64,7 +67,11 @@ def fields(node: Any) -> dict[str, Any]:
     simdjson throws a C++ exception for a key that is missing, which costs more than listing
     the keys that are there; and its ``items`` would read all of it.
     """
-    return node if isinstance(node, dict) else {key: node[key] for key in node}
+    if isinstance(node, dict):
+        return node
+    found = {key: node[key] for key in node}
+    # Of equal keys simdjson finds the first; the other parsers keep the last.
+    return found if len(found) == len(node) else dict(node.as_dict())
 
 
 def _parse(body: bytes) -> Any:
@@ -77,7 +84,9 @@ def _parse(body: bytes) -> Any:
     parser = _parser if len(body) <= _KEEP_BUFFERS else simdjson.Parser()
     try:
         return parser.parse(body)
-    except RuntimeError:
+    except RuntimeError as error:
+        if str(error).startswith("BIGINT_ERROR"):
+            return _parse_slowly(body)
         # The last document is still referred to, by the traceback of an error in flight.
         _parser = simdjson.Parser()
         return _parse(body)
@@ -89,9 +98,16 @@ def _parse(body: bytes) -> Any:
 
 def _parse_slowly(body: bytes) -> Any:
     try:
-        return json.loads(body)
+        # Decoded here: on bytes `json.loads` would guess UTF-16, and pass surrogates.
+        document = json.loads(body.decode("utf-8-sig"))
+        if rb"\u" in body:
+            # Python alone accepts half a surrogate pair, which is no text that can be encoded.
+            json.dumps(document, ensure_ascii=False).encode()
+        return document
     except UnicodeDecodeError as error:
         raise InputError("body is not UTF-8") from error
+    except UnicodeEncodeError as error:
+        raise InputError("body is not JSON: it holds half a surrogate pair") from error
     except ValueError as error:
         raise InputError(f"body is not JSON: {error}") from error
     except RecursionError as error:
@@ -198,7 +214,7 @@ def _shape_of(node: simdjson.Array, name: str) -> tuple[tuple[int, ...], int]:
             lengths = {len(item) for item in level}
         except TypeError:
             raise _ragged(name) from None
-        if len(lengths) != 1 or len(shape) > 32:
+        if len(lengths) != 1 or len(shape) > _MOST_DIMENSIONS:
             raise _ragged(name)
         shape.append(lengths.pop())
         lists += len(level)
@@ -236,14 +252,17 @@ def from_plain(value: Any, spec: TensorSpec) -> Array:
         # NumPy accepts ragged lists as objects, so their shape is checked here.
         if not _same_depth(value):
             raise _ragged(spec.name)
-        array = np.asarray(value, dtype=object)
-    else:
-        array = _rectangular(value, spec.name)
     wanted = "string" if spec.dtype == STRING else spec.numpy_dtype.kind
     for item in _leaves(value):
         if not _is_a(item, wanted):
             raise SignatureError(f"input {spec.name} needs {spec.dtype}, and holds {_shown(item)}")
-    return array if spec.dtype == STRING else _narrow(array, spec)
+    try:
+        # In one step: NumPy's own choice for large integers would be float64, which rounds.
+        return np.array(value, dtype=spec.numpy_dtype)
+    except ValueError as error:
+        raise _ragged(spec.name) from error
+    except OverflowError as error:
+        raise _out_of_range(spec) from error
 
 
 def _leaves(value: Any) -> list[Any]:
@@ -260,14 +279,17 @@ def _leaves(value: Any) -> list[Any]:
 
 
 def _same_depth(value: Any) -> bool:
-    """Whether nested lists are rectangular."""
-    if not isinstance(value, list) or not any(isinstance(item, list) for item in value):
-        return True
-    return (
-        all(isinstance(item, list) for item in value)
-        and len({len(item) for item in value}) == 1
-        and all(_same_depth(item) for item in value)
-    )
+    """Whether nested lists are rectangular, and no deeper than any tensor."""
+    level = [value]
+    for _ in range(_MOST_DIMENSIONS):
+        if not all(isinstance(item, list) for item in level):
+            return not any(isinstance(item, list) for item in level)
+        if len({len(item) for item in level}) > 1:
+            return False
+        level = [item for parent in level for item in parent]
+        if not level:
+            return True
+    return False
 
 
 def _is_a(item: Any, wanted: str) -> bool:
@@ -292,11 +314,8 @@ def _narrow(array: Array, spec: TensorSpec) -> Array:
         return array
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
-        if array.dtype.kind == "O" or (
-            array.size and (array.min() < limits.min or array.max() > limits.max)
-        ):
+        if array.size and (array.min() < limits.min or array.max() > limits.max):
             raise _out_of_range(spec)
-        return array.astype(dtype)
     return array.astype(dtype)  # too large for float32 is infinity, as everywhere
 
 

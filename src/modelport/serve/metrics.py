@@ -95,11 +95,12 @@ class Metrics:
         self._started = time.time()
 
     def enter_worker(self, worker: int) -> None:
-        """Say which worker this process is, and forget what its predecessor left undone."""
+        """Say which worker this process is, and forget what its predecessor left undone.
+
+        Readiness stays: a worker that replaces another listens only when it has loaded.
+        """
         self._worker = worker
         for model in range(len(self._labels)):
-            counters = self.model(model)
-            counters.set_ready(False)
             self._slice(worker, model)[ModelCounters._IN_FLIGHT] = 0.0
 
     def model(self, index: int) -> ModelCounters:

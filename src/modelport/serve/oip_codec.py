@@ -53,7 +53,9 @@ def split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
         if not body:
             raise InputError("body is empty")
         return body, memoryview(b"")
-    length = int(header_length) if header_length.isascii() and header_length.isdigit() else -1
+    # At most 18 digits: more bytes than any body has, and Python refuses endless numbers.
+    known = header_length.isascii() and header_length.isdigit() and len(header_length) <= 18
+    length = int(header_length) if known else -1
     if not 0 <= length <= len(body):
         raise InputError(
             f"header Inference-Header-Content-Length is {header_length[:40]!r}; "

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import gc
 import ipaddress
+import logging
 import os
+import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from modelport.adapters import adapters_of, find_adapter
-from modelport.core.errors import ConflictError, InputError, ModelportError, UnsupportedError
+from modelport.core.errors import (
+    ConflictError,
+    EngineError,
+    InputError,
+    ModelportError,
+    UnsupportedError,
+)
 from modelport.core.options import ServeOptions
 from modelport.serve.app import App
 from modelport.serve.base import ModelSpec, Transport
@@ -23,6 +30,8 @@ from modelport.serve.models import LoadingOptions, ModelTable, ServedModel
 from modelport.serve.workers import supervise
 
 Report = Callable[[str], None]
+
+_log = logging.getLogger(__name__)
 
 
 def serve(models: Sequence[ModelSpec], options: ServeOptions, report: Report) -> int:
@@ -53,8 +62,9 @@ def serve(models: Sequence[ModelSpec], options: ServeOptions, report: Report) ->
     if options.workers == 1:
         return _work(0, models, options, metrics, report)
 
-    def work(worker: int) -> int:
-        return _work(worker, models, options, metrics, report if worker == 0 else _silent)
+    def work(worker: int, again: bool) -> int:
+        speak = report if worker == 0 else _silent
+        return _work(worker, models, options, metrics, speak, load_first=again)
 
     return supervise(work, options.workers, options.grace, report)
 
@@ -65,8 +75,14 @@ def _work(
     options: ServeOptions,
     metrics: Metrics,
     report: Report,
+    *,
+    load_first: bool = False,
 ) -> int:
-    """Be one worker: listen at once, load beside, be ready when everything is proven."""
+    """Be one worker: listen, load beside, be ready when everything is proven.
+
+    A worker that replaces another loads first: the others answer meanwhile, and a connection
+    that reached it would only be told to wait.
+    """
     np.seterr(over="ignore", invalid="ignore")  # a number too large for float32 is infinity
     metrics.enter_worker(worker)
     models = [ServedModel(spec, metrics.model(i)) for i, spec in enumerate(specs, start=1)]
@@ -76,28 +92,40 @@ def _work(
     )
     protocols = [adapter.load() for adapter in adapters_of("protocol")]
     app = App(table, protocols, metrics, max_body=options.max_body)
+    transport: Transport = find_adapter("transport", "http").load()
     failure: list[ModelportError] = []
 
     def load() -> None:
         try:
-            table.load_all()
+            _load(table, report)
         except ModelportError as error:
             failure.append(error)
-            os.kill(os.getpid(), 15)
-            return
-        # What is loaded now lives as long as the process: keep it out of every collection.
-        gc.collect()
-        gc.freeze()
-        for model in models:
-            report(_ready_line(model))
-        report(f"listening on http://{_address(options)} (press Ctrl-C to stop)")
+        except Exception as error:  # on a thread, where nobody else would notice it
+            _log.exception("defect while loading")
+            failure.append(EngineError(f"a defect in modelport while loading: {error!r}"))
+        if failure:
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            report(f"listening on http://{_address(options)} (press Ctrl-C to stop)")
 
-    loader = threading.Thread(target=load, name="modelport-loader", daemon=True)
-    transport: Transport = find_adapter("transport", "http").load()
-    transport.run(app, options, loader.start)
+    if load_first:
+        _load(table, report)
+        transport.run(app, options, lambda: None)
+    else:
+        loader = threading.Thread(target=load, name="modelport-loader", daemon=True)
+        transport.run(app, options, loader.start)
     if failure:
         raise failure[0]
     return 0
+
+
+def _load(table: ModelTable, report: Report) -> None:
+    table.load_all()
+    # What is loaded now lives as long as the process: keep it out of every collection.
+    gc.collect()
+    gc.freeze()
+    for model in table.models:
+        report(_ready_line(model))
 
 
 def _ready_line(model: ServedModel) -> str:
@@ -173,8 +201,3 @@ def _address(options: ServeOptions) -> str:
 
 def _silent(line: str) -> None:
     """Say nothing: the first worker speaks for all."""
-
-
-def to_stderr(line: str) -> None:
-    """Print a line for people."""
-    print(line, file=sys.stderr, flush=True)

@@ -15,23 +15,26 @@ from dataclasses import dataclass, field
 
 from modelport.core.errors import ModelportError
 
-#: A worker that dies younger than this is not replaced: it would only die again.
-_YOUNG_SECONDS = 2.0
+#: A worker that keeps dying younger than this cannot live here.
+_YOUNG_SECONDS = 5.0
+_YOUNG_DEATHS = 3
 
 
 @dataclass
 class _Fleet:
-    work: Callable[[int], int]
+    work: Callable[[int, bool], int]
     report: Callable[[str], None]
     stopping: bool = False
     exit_code: int = 0
     #: Process id → (worker number, start).
     alive: dict[int, tuple[int, float]] = field(default_factory=dict)
+    #: Worker number → how often in a row it died young.
+    young_deaths: dict[int, int] = field(default_factory=dict)
 
-    def start(self, worker: int) -> None:
+    def start(self, worker: int, *, again: bool = False) -> None:
         pid = os.fork()
         if pid == 0:
-            os._exit(_be_worker(self.work, worker))
+            os._exit(_be_worker(self.work, worker, again))
         self.alive[pid] = (worker, time.monotonic())
 
     def stop(self, number: int = signal.SIGTERM) -> None:
@@ -45,25 +48,28 @@ class _Fleet:
         if self.stopping:
             self.exit_code = self.exit_code or max(code, 0)
             return
-        if code > 0 or time.monotonic() - born < _YOUNG_SECONDS:
+        young = time.monotonic() - born < _YOUNG_SECONDS
+        self.young_deaths[worker] = self.young_deaths.get(worker, 0) + 1 if young else 0
+        if code > 0 or self.young_deaths[worker] >= _YOUNG_DEATHS:
             # It refused to serve, or cannot live: the others must not go on half-served.
             self.report(f"worker {worker} ended with code {code}; stopping")
             self.exit_code = code if code > 0 else 1
             self.stop()
             return
         self.report(f"worker {worker} was ended by signal {-code}; starting another")
-        self.start(worker)
+        self.start(worker, again=True)
 
 
 def supervise(
-    work: Callable[[int], int], workers: int, grace: float, report: Callable[[str], None]
+    work: Callable[[int, bool], int], workers: int, grace: float, report: Callable[[str], None]
 ) -> int:
     """Run `workers` processes until SIGTERM or SIGINT.
 
     Parameters
     ----------
     work : callable
-        Given the worker's number; its result is that process's exit code.
+        Given the worker's number, and whether it replaces one that died; its result is that
+        process's exit code.
     workers : int
     grace : float
         Seconds between SIGTERM and SIGKILL.
@@ -107,11 +113,11 @@ def _reap(fleet: _Fleet) -> None:
             fleet.ended(pid, status)
 
 
-def _be_worker(work: Callable[[int], int], worker: int) -> int:
+def _be_worker(work: Callable[[int, bool], int], worker: int, again: bool) -> int:
     """Run in the child; never returns into the parent's code."""
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     try:
-        return work(worker)
+        return work(worker, again)
     except ModelportError as error:
         if worker == 0:
             print(f"error: {error}", file=sys.stderr, flush=True)

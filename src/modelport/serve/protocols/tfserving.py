@@ -207,10 +207,11 @@ def _is_base64(node: Any) -> bool:
     return is_object(node) and len(node) == 1 and isinstance(fields(node).get("b64"), str)
 
 
-def _decode_base64(value: Any) -> Any:
+def _decode_base64(value: Any, depth: int = 0) -> Any:
     """Replace every ``{"b64": …}`` in nested lists by the text that it encodes."""
     if isinstance(value, list):
-        return [_decode_base64(item) for item in value]
+        # Deeper lists are no tensor, and are refused when they are read as one.
+        return [_decode_base64(item, depth + 1) for item in value] if depth < 32 else value
     if not _is_base64(value):
         return value
     try:

@@ -1,0 +1,175 @@
+"""The convert stage: from an audited source model to an artifact that gives the same answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from modelport import __version__
+from modelport.adapters import Adapter, adapters_of, suffix_of
+from modelport.convert.base import Framework, SourceModel
+from modelport.convert.baseline import describe_rows
+from modelport.convert.parity import output_to_json
+from modelport.convert.trial import ENGINE, Candidate, Trial, try_attempt
+from modelport.core.artifact import Artifact
+from modelport.core.errors import ParityError, UnsupportedError
+from modelport.core.rows import Rows
+from modelport.core.source import AuditedSource, Source
+
+MODEL_FILE: Final = "model/model.onnx"
+
+_FURTHER: Final = "agrees on the rounded rows, and not on some as they were given"
+_NO_EXPORT: Final = ("not exported", "not loaded")
+
+
+def _silent(_line: str) -> None:
+    """Report progress to nobody."""
+
+
+def convert(
+    audited: AuditedSource, rows: Rows | None, *, progress: Callable[[str], None] = _silent
+) -> Artifact:
+    """Convert a source model, and prove that the result gives the same answers.
+
+    The framework's ways to export are tried in order. An export is kept when it agrees with the
+    source model on all rows and on the rows made to hurt; of several the first that also agrees
+    before the rows are rounded to its element types, else the first.
+
+    Parameters
+    ----------
+    audited : AuditedSource
+        A source that the scan has passed.
+    rows : Rows or None
+        Sample rows of the user's data; None: made-up rows, where the framework can make them.
+    progress : callable
+        Told one line for people at each step.
+
+    Returns
+    -------
+    Artifact
+        The same source and rows always give the same bytes.
+
+    Raises
+    ------
+    InputError
+        When the source cannot be loaded, or refuses the rows.
+    UnsupportedError
+        When no framework knows the source, or nothing can export it.
+    ParityError
+        When there are exports and all of them give other answers.
+    """
+    source = _load(audited, progress)
+    origin = "sample"
+    if rows is None:
+        rows = source.made_up_rows()
+        origin = "none" if rows is None else "made up"
+    trials: list[Trial] = []
+    for attempt in source.attempts(rows):
+        trials.append(try_attempt(attempt, source, rows, progress))
+        if trials[-1].candidate is not None and trials[-1].candidate.close:
+            break
+    agreeing = [(t, t.candidate) for t in trials if t.candidate is not None]
+    if not agreeing:
+        raise _refusal(audited, trials)
+    kept, candidate = next(((t, c) for t, c in agreeing if c.close), agreeing[0])
+    progress(f"kept: {kept.name}")
+    sampled = bool(candidate.inputs) and origin == "sample"
+    return Artifact(
+        engine=ENGINE,
+        model_file=MODEL_FILE,
+        files={MODEL_FILE: candidate.export.model},
+        signature=candidate.signature,
+        task=source.task,
+        tolerance=candidate.tolerance,
+        golden=candidate.golden,
+        row_independent=candidate.verdict is not None and candidate.verdict.row_independent,
+        parity=_report(candidate, [_attempt_to_json(t, t is kept) for t in trials], origin),
+        # Statistics of made-up rows would be lies about the data.
+        baseline=describe_rows(candidate.inputs, candidate.signature) if sampled else {},
+        provenance=_provenance(audited, source, kept.name, candidate),
+    )
+
+
+def _load(audited: AuditedSource, progress: Callable[[str], None]) -> SourceModel:
+    wanted: Adapter | None = None
+    for adapter in adapters_of("framework"):
+        if adapter.missing():
+            wanted = wanted or (adapter if _suits(adapter, audited.source) else None)
+            continue
+        framework: Framework = adapter.load()
+        if framework.recognises(audited):
+            progress(f"loading {audited.source.name} with the {adapter.name} framework")
+            return framework.load(audited)
+    if wanted is not None:
+        wanted.load()  # says which package is missing
+    known = ", ".join(adapter.summary for adapter in adapters_of("framework"))
+    raise UnsupportedError(
+        f"no framework adapter knows this source: {audited.source.name} ({audited.format})",
+        hint=f"modelport converts {known}",
+    )
+
+
+def _suits(adapter: Adapter, source: Source) -> bool:
+    if source.path is not None:
+        return suffix_of(source.path) in adapter.suffixes
+    return type(source.model).__module__.partition(".")[0] in adapter.requires
+
+
+def _refusal(audited: AuditedSource, trials: Sequence[Trial]) -> ParityError | UnsupportedError:
+    name = audited.source.name
+    reasons: dict[str, list[str]] = {}
+    for trial in trials:
+        reasons.setdefault(f"{trial.outcome}: {trial.reason}", []).append(trial.name)
+    lines = "".join(f"\n  {', '.join(names)}: {reason}" for reason, names in reasons.items())
+    if all(trial.outcome in _NO_EXPORT for trial in trials):
+        return UnsupportedError(
+            f"{name} cannot be exported; the exporters say:{lines}",
+            hint="replace the step that has no exporter, or ask for one at "
+            "https://github.com/onnx/sklearn-onnx",
+        )
+    return ParityError(
+        f"no export of {name} gives the source model's answers:{lines}",
+        hint="the difference is real: look at the row named above with both models; if the row "
+        "lies on a tie or a step of the model, leave it out of the sample on purpose",
+    )
+
+
+def _report(candidate: Candidate, attempts: list[dict[str, str]], origin: str) -> dict[str, Any]:
+    verdict = candidate.verdict
+    return {
+        "rows": verdict.rows if verdict else 0,
+        "rows_are": origin,
+        "attempts": attempts,
+        "outputs": [output_to_json(output) for output in verdict.outputs] if verdict else [],
+        "batches": verdict.batches if verdict else [],
+        "label_flips": verdict.label_flips if verdict else 0,
+        "probes": candidate.probes,
+        "tolerance": candidate.tolerance.to_json(),
+        "notes": [*(verdict.notes if verdict else ()), *candidate.export.notes],
+    }
+
+
+def _attempt_to_json(trial: Trial, kept: bool) -> dict[str, str]:
+    close = trial.candidate is None or trial.candidate.close
+    return {
+        "name": trial.name,
+        "outcome": "kept" if kept else trial.outcome,
+        "reason": trial.reason if close else _FURTHER,
+    }
+
+
+def _provenance(
+    audited: AuditedSource, source: SourceModel, attempt: str, candidate: Candidate
+) -> dict[str, Any]:
+    return {
+        "source": audited.source.name,
+        "source_sha256": audited.source.digest,
+        "format": audited.format,
+        "trusted": list(audited.trusted),
+        "framework": source.framework_version,
+        "exporter": candidate.export.exporter,
+        "attempt": attempt,
+        "opset": dict(candidate.export.opset),
+        "modelport": __version__,
+        "notes": list(source.notes),
+    }

@@ -1,0 +1,99 @@
+"""What a scanner does: say, without loading it, what loading a file would do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from modelport.core.source import Source
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing in a file that could run code when the file is loaded.
+
+    Parameters
+    ----------
+    kind : str
+        ``global``, ``call``, ``state``, ``array``, ``stream``, ``too complex``, ``file``.
+    what : str
+        Its name: ``os.system``.
+    where : str
+        The place: ``byte 12``.
+    why : str
+        Why it is refused.
+    """
+
+    kind: str
+    what: str
+    where: str
+    why: str
+
+    def describe(self) -> str:
+        """One line for people."""
+        return f"{self.what} ({self.where}: {self.why})"
+
+    def to_json(self) -> dict[str, str]:
+        """The plain form."""
+        return {"kind": self.kind, "what": self.what, "where": self.where, "why": self.why}
+
+
+@dataclass(frozen=True)
+class ScanReport:
+    """What a scan saw.
+
+    Parameters
+    ----------
+    format : str
+        ``pickle``, ``joblib``, ``skops``, ``onnx`` or ``object``.
+    globals : tuple of str
+        Every class and function that the file names, in order of first appearance.
+    findings : tuple of Finding
+        Empty for a file that is safe to load.
+    damage : str
+        Non-empty when the file has findings and, besides, cannot be read to its end. A damaged
+        file without findings is an `InputError`, not a report.
+    external_files : tuple of str
+        Files beside this one that it reads, relative to it and inside its folder.
+    details : mapping
+        Facts about the format: versions, operator sets.
+    """
+
+    format: str
+    globals: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    damage: str = ""
+    external_files: tuple[str, ...] = ()
+    details: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plain form."""
+        return {
+            "format": self.format,
+            "globals": list(self.globals),
+            "findings": [finding.to_json() for finding in self.findings],
+            "damage": self.damage,
+            "external_files": list(self.external_files),
+            "details": dict(self.details),
+        }
+
+
+class Scanner(Protocol):
+    """What a scanner does."""
+
+    def recognises(self, source: Source) -> bool:
+        """Whether the content is of this scanner's formats; cheap."""
+        ...
+
+    def scan(self, source: Source) -> ScanReport:
+        """Read the whole file without importing, constructing or calling anything it names.
+
+        Raises
+        ------
+        InputError
+            When the file is damaged or truncated, and nothing in it was suspicious before.
+        UnsupportedError
+            When it is of a variant that cannot be read.
+        """
+        ...
