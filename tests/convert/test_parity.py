@@ -92,7 +92,9 @@ def test_the_first_right_attempt_is_kept(line: Any, monkeypatch: pytest.MonkeyPa
     outcomes = [(a["name"], a["outcome"]) for a in artifact.parity["attempts"]]
     assert outcomes == [("wrong 0", "differs"), ("wrong 1", "kept")]
     assert artifact.provenance["attempt"] == "wrong 1"
-    assert any(line.startswith("attempt wrong 0: differs") for line in describe_parity(artifact.parity))
+    assert any(
+        line.startswith("attempt wrong 0: differs") for line in describe_parity(artifact.parity)
+    )
 
 
 def test_exporters_that_fail_are_quoted(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:

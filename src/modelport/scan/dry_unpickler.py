@@ -40,9 +40,6 @@ class DryUnpickler(MeteredUnpickler):
         self._wrappers = 0
         self._kept: dict[int, object] = {}
 
-    def _note(self, kind: str, what: str, why: str) -> None:
-        self.log.note(kind, what, why)
-
     def find_class(self, module: str, name: str) -> Named:
         """Note the name; import nothing."""
         if self.proto < 3:
@@ -51,10 +48,10 @@ class DryUnpickler(MeteredUnpickler):
         named = Named(module, name, refused=bool(why))
         self.log.name(named.full)
         if why:
-            self._note("global", named.full, why)
+            self.log.note("global", named.full, why)
         if named.full == WRAPPER:
             if self._nested:
-                self._note("array", WRAPPER, "inside another array's objects")
+                self.log.note("array", WRAPPER, "inside another array's objects")
             self.on_wrapper()
         return named
 
@@ -64,38 +61,39 @@ class DryUnpickler(MeteredUnpickler):
         if type(name) is str and type(module) is str:
             self.append(self.find_class(module, name))
         else:
-            self._note("global", "a computed name", "the name is not written in the file")
+            self.log.note("global", "a computed name", "the name is not written in the file")
             self.append(_REFUSED)
 
     def get_extension(self, code: int) -> None:
         """An extension stands for a name that is registered in the loading process."""
-        self._note("global", f"extension {code}", "stands for a name that the file does not show")
+        self.log.note(
+            "global", f"extension {code}", "stands for a name that the file does not show"
+        )
         self.append(_REFUSED)
 
     def persistent_load(self, pid: Any) -> Named:
         """A persistent id stands for an object outside the file."""
         shown = repr(pid)[:60] if isinstance(pid, str | bytes | int) else "an object"
-        self._note("global", f"persistent id {shown}", "stands for an object outside the file")
+        self.log.note("global", f"persistent id {shown}", "stands for an object outside the file")
         return _REFUSED
 
     def load_next_buffer(self) -> None:
         """An out-of-band buffer is outside the file too."""
-        self._note("stream", "out-of-band buffer", "stands for data outside the file")
+        self.log.note("stream", "out-of-band buffer", "stands for data outside the file")
         self.append(_REFUSED)
 
     def load_readonly_buffer(self) -> None:
         """Only ever follows an out-of-band buffer."""
-        self._note("stream", "out-of-band buffer", "stands for data outside the file")
+        self.log.note("stream", "out-of-band buffer", "stands for data outside the file")
 
     def _call(self, callee: object, arguments: object) -> Made:
-        if not isinstance(callee, Named):
-            if not (isinstance(callee, Made) and callee.by.refused):
-                self._note("call", "a computed function", "calls what another call has returned")
+        if _is_refused(callee):
             return Made(_REFUSED)
-        if callee.refused:
-            return Made(callee)
+        if not isinstance(callee, Named):
+            self.log.note("call", _name_of(callee), "calls what another call has returned")
+            return Made(_REFUSED)
         if not isinstance(arguments, tuple):
-            self._note("call", callee.full, "called with something else than a tuple")
+            self.log.note("call", callee.full, "called with something else than a tuple")
             return Made(_REFUSED)
         made = Made(callee)
         if callee.full == "numpy.dtype":
@@ -104,7 +102,7 @@ class DryUnpickler(MeteredUnpickler):
         if callee.full == "numpy.dtype" and made.dtype is None:
             problem = "not an element type as NumPy writes it"
         if problem:
-            self._note("call", callee.full, problem)
+            self.log.note("call", callee.full, problem)
         return made
 
     def load_reduce(self) -> None:
@@ -121,7 +119,7 @@ class DryUnpickler(MeteredUnpickler):
         """Make an instance with keywords: ``NEWOBJ_EX``."""
         keywords, arguments, cls = self.stack.pop(), self.stack.pop(), self.stack.pop()
         if keywords != {} and isinstance(cls, Named) and not cls.refused:
-            self._note("call", cls.full, "made with keywords, as no honest file does")
+            self.log.note("call", cls.full, "made with keywords, as no honest file does")
         self.append(self._new(cls, arguments))
 
     def _new(self, cls: object, arguments: object) -> Made:
@@ -132,47 +130,50 @@ class DryUnpickler(MeteredUnpickler):
             self._wrappers += 1
             made.single = True
         elif not isinstance(arguments, tuple):
-            self._note("call", cls.full, "made with something else than a tuple")
+            self.log.note("call", cls.full, "made with something else than a tuple")
         elif problem := new_problem(cls, arguments):
-            self._note("call", cls.full, problem)
+            self.log.note("call", cls.full, problem)
         return made
 
     def _instantiate(self, cls: object, arguments: object) -> None:
         """``INST`` and ``OBJ``, which no Python 3 writes."""
-        if not (isinstance(cls, Named) and cls.refused):
-            what = cls.full if isinstance(cls, Named) else "a computed class"
-            self._note("call", what, "made by an instruction of Python 2")
+        if not _is_refused(cls):
+            self.log.note("call", _name_of(cls), "made by an instruction of Python 2")
         self.append(Made(_REFUSED))
 
     def load_build(self) -> None:
         """Set an instance's state, and for joblib read the array that follows."""
         state = self.stack.pop()
         target = self.stack[-1]
+        if _is_refused(target):
+            return
         if not isinstance(target, Made):
-            if not (isinstance(target, Named) and target.refused):
-                what = target.full if isinstance(target, Named) else type(target).__name__
-                self._note("state", what, "a state is set on something that is not an instance")
+            self.log.note("state", _name_of(target), "it is not an instance, and has no state")
         elif target.by.full == WRAPPER:
             self._wrappers -= 1
             self.stack[-1] = self._array(state)
-        elif target.by.full == "numpy.dtype":
-            self._complete(target, state)
-        elif not target.by.refused:
-            if problem := state_problem(target, state):
-                self._note("state", target.by.full, problem)
+        else:
+            self._keep(state)
+            if target.by.full == "numpy.dtype":
+                self._complete(target, state)
+            elif problem := state_problem(target, state):
+                self.log.note("state", target.by.full, problem)
             target.built = True
 
     def _complete(self, target: Made, state: object) -> None:
         dtype = None if target.built or target.dtype is None else with_state(target.dtype, state)
         if dtype is None:
-            self._note("state", "numpy.dtype", "not an element type as NumPy writes it")
-        elif isinstance(state, tuple) and type(state[4]) is dict:
-            self._kept[id(state[4])] = state[4]  # NumPy keeps this very dictionary
-        target.dtype, target.built, target.single = dtype, True, False
+            self.log.note("state", "numpy.dtype", "not an element type as NumPy writes it")
+        target.dtype, target.single = dtype, False
+
+    def _keep(self, state: object) -> None:
+        """Whose state it is may keep these very dictionaries, so that they must not change."""
+        if isinstance(state, tuple):
+            self._kept.update({id(part): part for part in state if type(part) is dict})
 
     def _array(self, state: object) -> Made:
         if self.frame_has_more():
-            self._note("array", WRAPPER, "used in another way than joblib does")
+            self.log.note("array", WRAPPER, "used in another way than joblib does")
             raise Abandoned
         if self._nested:
             raise Abandoned  # noted where it was named
@@ -182,19 +183,12 @@ class DryUnpickler(MeteredUnpickler):
 
     def _may_fill(self, target: object, kind: type, *, like: frozenset[str]) -> bool:
         """Whether items may be put into `target`; True only for a container of ours."""
+        if id(target) in self._kept:
+            self.log.note("state", "a state", "changed after it was set")
         if type(target) is kind:
-            if id(target) in self._kept:
-                self._note("state", "numpy.dtype", "changed after it was made")
             return True
-        if isinstance(target, Made) and (target.by.refused or target.by.full in like):
-            return False
-        if not (isinstance(target, Named) and target.refused):
-            what = type(target).__name__
-            if isinstance(target, Made):
-                what = target.by.full
-            elif isinstance(target, Named):
-                what = target.full
-            self._note("state", what, "items are put into something that is not a container")
+        if not _is_refused(target) and not (isinstance(target, Made) and target.by.full in like):
+            self.log.note("state", _name_of(target), "it is not a container, and has no items")
         return False
 
     def _fill_list(self, items: list[Any]) -> None:
@@ -213,7 +207,7 @@ class DryUnpickler(MeteredUnpickler):
 
     def _check_keys(self, keys: list[Any]) -> None:
         if costs_much_to_hash(*keys):
-            self._note("too complex", "a key", "too large to be a dictionary's or a set's key")
+            self.log.note("too complex", "a key", "too large to be a dictionary's or a set's key")
 
     def load_append(self) -> None:
         """``APPEND``."""
@@ -254,8 +248,19 @@ class DryUnpickler(MeteredUnpickler):
     def load_stop(self) -> None:
         """As the original, checking that no wrapper was left over."""
         if self._wrappers:
-            self._note("array", WRAPPER, "used in another way than joblib does")
+            self.log.note("array", WRAPPER, "used in another way than joblib does")
         super().load_stop()
+
+
+def _is_refused(value: object) -> bool:
+    """Whether a finding says already that this must not be loaded."""
+    named = value.by if isinstance(value, Made) else value
+    return isinstance(named, Named) and named.refused
+
+
+def _name_of(value: object) -> str:
+    named = value.by if isinstance(value, Made) else value
+    return named.full if isinstance(named, Named) else type(value).__name__
 
 
 def _put(target: dict[Any, Any], items: list[Any]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Final
 
 from modelport.core.errors import EngineError, LimitError, ModelportError
@@ -50,14 +50,15 @@ class App:
         self._no_model = metrics.model(0)
         self._inference: dict[str, tuple[WireProtocol, ServedModel]] = {}
 
-    async def handle(self, request: Request) -> Response:
-        """Answer one request; never raises for anything that a client can send."""
+    def handle(self, request: Request) -> Awaitable[Response]:
+        """Answer one request; never raises for anything that a client can send.
+
+        Not a coroutine itself: on the request path every layer of them costs.
+        """
         if request.method == "POST" and (known := self._inference.get(request.path)):
-            return await self._infer(*known, request)
+            return self._infer(*known, request)
         found = self._find(request)
-        if isinstance(found, tuple):
-            return await self._infer(*found, request)
-        return found
+        return self._infer(*found, request) if isinstance(found, tuple) else _ready(found)
 
     def too_large(self, request: Request, size: int | None) -> Response:
         """Answer a body that is over the limit and was not read.
@@ -130,7 +131,8 @@ class App:
             identity, batcher = model.ready()
             call = protocol.decode(request, identity)
             inputs = identity.signature.check(call.inputs)
-            response = protocol.encode(call, await batcher.infer(inputs), identity)
+            outputs = batcher.run(inputs) if batcher.immediate else await batcher.submit(inputs)
+            response = protocol.encode(call, outputs, identity)
             status = response.status
         except ModelportError as error:
             response = protocol.error(error)
@@ -147,6 +149,10 @@ class App:
         self._no_model.started()
         self._no_model.answered(response.status, 0.0)
         return response
+
+
+async def _ready(response: Response) -> Response:
+    return response
 
 
 def _error_of(protocol: WireProtocol | None, error: ModelportError) -> Response:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -85,8 +85,7 @@ def _best_time(run: Run, inputs: Tensors, repeats: int) -> float:
     return best
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     inputs: dict[str, Array]
     rows: int
     #: Trailing shapes: only requests with equal ones can stand in one array.
@@ -141,28 +140,45 @@ class Batcher:
         """Requests in the queue now."""
         return len(self._queue)
 
-    async def infer(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        """Run one request's inputs, perhaps together with others'.
+    @property
+    def immediate(self) -> bool:
+        """Whether `run` answers at once, so that there is nothing to wait for."""
+        return self._executor is None and self._max_rows == 1
+
+    def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        """Run one request's inputs here and now.
+
+        Raises
+        ------
+        EngineError
+            When the model fails on these inputs.
+        """
+        outputs = self._run(inputs)
+        self._on_executed(1)
+        return outputs
+
+    def submit(self, inputs: dict[str, Array]) -> asyncio.Future[dict[str, Array]]:
+        """Run one request's inputs soon, perhaps together with others'.
+
+        Returns
+        -------
+        Future
+            Of the outputs, or of the `EngineError` that these inputs cause.
 
         Raises
         ------
         UnavailableError
             When the queue is full.
-        EngineError
-            When the model fails on these inputs.
         """
-        rows = len(next(iter(inputs.values()))) if self._max_rows > 1 else 1
-        if self._executor is None and self._max_rows == 1:
-            outputs = self._run(inputs)
-            self._on_executed(rows)
-            return outputs
         queue = self._queue
         if len(queue) >= self._max_queue:
             raise UnavailableError(
                 f"{len(queue)} requests are waiting already", hint="retry later, or add workers"
             )
         loop = asyncio.get_running_loop()
-        shape = () if self._same_shapes else tuple([a.shape[1:] for a in inputs.values()])
+        arrays = inputs.values()
+        rows = len(next(iter(arrays))) if self._max_rows > 1 else 1
+        shape = () if self._same_shapes else tuple([array.shape[1:] for array in arrays])
         future: asyncio.Future[dict[str, Array]] = loop.create_future()
         queue.append(_Waiting(inputs, rows, shape, future))
         if self._executor is not None:
@@ -170,7 +186,7 @@ class Batcher:
         elif len(queue) == 1:
             # Whatever else becomes ready in this turn of the loop is in the queue by then.
             loop.call_soon(self._tick)
-        return await future
+        return future
 
     def _tick(self) -> None:
         while self._queue:

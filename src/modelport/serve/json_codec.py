@@ -81,18 +81,18 @@ def _parse(body: bytes) -> Any:
         except orjson.JSONDecodeError:
             return _parse_slowly(body)
     global _parser
-    parser = _parser if len(body) <= _KEEP_BUFFERS else simdjson.Parser()
     try:
-        return parser.parse(body)
-    except RuntimeError as error:
-        if str(error).startswith("BIGINT_ERROR"):
-            return _parse_slowly(body)
-        # The last document is still referred to, by the traceback of an error in flight.
-        _parser = simdjson.Parser()
-        return _parse(body)
+        if len(body) > _KEEP_BUFFERS:
+            return simdjson.Parser().parse(body)
+        try:
+            return _parser.parse(body)
+        except RuntimeError:
+            # Perhaps an error in flight still refers to the last document, by its traceback.
+            _parser = simdjson.Parser()
+            return _parser.parse(body)
     except UnicodeDecodeError as error:
         raise InputError(f"body is not UTF-8: {error.reason}") from error
-    except ValueError:
+    except (ValueError, RuntimeError):  # the latter for large integers, and for deep nesting
         return _parse_slowly(body)
 
 

@@ -185,7 +185,7 @@ def _read_input(
             raise InputError("neither 'data' nor 'binary_data_size' is given")
         array = reader.tensor(data, spec)
     elif data is None:
-        array = oip_codec.decode(buffers.take(size, name), spec, count)
+        array = oip_codec.decode(buffers.take(plain(size), name), spec, count)
     else:
         raise InputError("both 'data' and 'binary_data_size' are given")
     return name, _shaped(array, shape, count, spec)

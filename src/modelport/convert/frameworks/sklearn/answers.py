@@ -62,7 +62,8 @@ def answer(model: Any, task: str, given: Any) -> dict[str, Array]:
         try:
             return _ANSWERS[task](model, given)
         except (ValueError, TypeError) as error:
-            raise InputError(f"the source model refuses the rows: {error}") from error
+            first = next(iter(str(error).splitlines()), type(error).__name__)
+            raise InputError(f"the source model refuses the rows: {first}") from error
 
 
 def _classification(model: Any, given: Any) -> dict[str, Array]:
