@@ -37,7 +37,7 @@ def probe_named(artifact: Any, start: str) -> dict[str, Any]:
 def test_nan_is_refused_as_the_source_refuses_it(wine: Any) -> None:
     x, y = wine
     artifact = convert_model(fit(LogisticRegression(max_iter=50), x, y), x)
-    assert artifact.signature.inputs[0].finite
+    assert artifact.signature.inputs[0].refuses == ("nan", "infinity")
     bad = x[:1].astype(np.float32)
     bad[0, 3] = np.nan
     with pytest.raises(SignatureError, match="holds nan"):
@@ -57,7 +57,7 @@ def test_nan_goes_the_way_scikit_learn_sends_it(wine: Any) -> None:
     ):
         artifact = convert_model(fit(model, x, y), x)
         (spec,) = artifact.signature.inputs
-        assert not spec.finite
+        assert "nan" not in spec.refuses
         assert probe_named(artifact, "NaN")["passed"]
         holes = x.copy()
         holes[np.arange(len(x)), np.arange(len(x)) % x.shape[1]] = np.nan
@@ -65,15 +65,19 @@ def test_nan_goes_the_way_scikit_learn_sends_it(wine: Any) -> None:
         np.testing.assert_array_equal(answers["label"], model.predict(holes))
 
 
-def test_silent_answers_are_reported(wine: Any) -> None:
+def test_forests_take_nan_and_refuse_infinity(wine: Any) -> None:
     x, y = wine
-    # Forests take NaN and refuse infinity; a signature cannot say so.
     artifact = convert_model(fit(RandomForestClassifier(5, random_state=0), x, y), x)
+    assert artifact.signature.inputs[0].refuses == ("infinity",)
     probe = probe_named(artifact, "infinity")
-    assert not probe["passed"]
-    assert not probe["refuses"]
-    assert "the source model refuses" in probe["note"]
-    assert "the served model answers" in probe["note"]
+    assert probe["passed"]
+    assert probe["refused"] == probe["rows"]
+    bad = x[:1].astype(np.float32)
+    bad[0, 0] = np.nan
+    artifact.signature.check({"input": bad})
+    bad[0, 1] = -np.inf
+    with pytest.raises(SignatureError, match=r"holds -inf at \[0, 1\]"):
+        artifact.signature.check({"input": bad})
 
 
 @pytest.mark.parametrize(

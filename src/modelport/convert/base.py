@@ -72,15 +72,15 @@ class Probe:
         True where a difference refuses the export; False where it is only reported, because
         the rows cannot be told apart in the served element type (float64 inputs rounded to
         float32).
-    finite : tuple of str
-        Inputs that must be finite when the source model refuses these rows: the stage then
-        marks them so in the served signature.
+    special : tuple of (str, str) or None
+        The input that holds special values here, and which: ``nan`` or ``infinity``. When the
+        source model refuses these rows, the served signature is made to refuse them too.
     """
 
     name: str
     rows: Rows
     gate: bool = True
-    finite: tuple[str, ...] = ()
+    special: tuple[str, str] | None = None
 
 
 class SourceModel(Protocol):

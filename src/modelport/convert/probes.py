@@ -1,8 +1,8 @@
 """Rows made to hurt: what real rows seldom hold, and clients send one day.
 
 A source model may refuse such rows (NaN, an unknown category). Then the served model must not
-quietly answer them: its signature refuses what is not finite, and the report says so where it
-answers all the same.
+quietly answer them: its signature refuses NaN or infinity as the source does, and the report says
+so where it answers all the same.
 """
 
 from __future__ import annotations
@@ -49,11 +49,10 @@ def rows_made_to_hurt(rows: Rows, signature: Signature) -> list[Probe]:
     floats = [spec for spec in signature.inputs if spec.numpy_dtype.kind == "f"]
     probes = []
     for spec in floats:
-        # What takes NaN and refuses infinity (forests do) is not marked: NaN is far more frequent.
         nan = _with_specials(base, spec, [np.nan])
-        probes.append(Probe(f"NaN in {spec.name}", nan, finite=(spec.name,)))
+        probes.append(Probe(f"NaN in {spec.name}", nan, special=(spec.name, "nan")))
         infinite = _with_specials(base, spec, [np.inf, -np.inf])
-        probes.append(Probe(f"infinity in {spec.name}", infinite))
+        probes.append(Probe(f"infinity in {spec.name}", infinite, special=(spec.name, "infinity")))
     if floats:
         probes += _of_all_floats(base, floats)
     for spec in signature.inputs:

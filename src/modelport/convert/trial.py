@@ -37,7 +37,7 @@ class Candidate:
     ----------
     export : Export
     signature : Signature
-        The export's, with the inputs marked that must be finite.
+        The export's, with the special values marked that the source refuses.
     tolerance : Tolerance
     inputs : dict of str to ndarray
         All rows, as served; empty without rows.
@@ -188,8 +188,11 @@ class _Comparison:
         seen, signature = self._served.seen, self._export.signature
         probes = [*rows_made_to_hurt(seen, signature), *self._source.probes(seen)]
         answers = [ask(self._source, probe) for probe in probes]
-        finite = {name for a in answers if len(a.refused) for name in a.probe.finite}
-        inputs = tuple(replace(s, finite=True) if s.name in finite else s for s in signature.inputs)
+        refused = [a.probe.special for a in answers if len(a.refused) and a.probe.special]
+        inputs = tuple(
+            replace(spec, refuses=tuple(kind for name, kind in refused if name == spec.name))
+            for spec in signature.inputs
+        )
         signature = Signature(inputs, signature.outputs)
         return signature, [judge(a, self._model, signature, self._tolerance) for a in answers]
 

@@ -6,9 +6,12 @@ The report itself is plain data in the manifest; the convert stage makes it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from modelport.core.compare import OutputComparison
+
+#: Probes that passed are named up to this number.
+_NAMED: Final = 12
 
 
 def describe_parity(report: Mapping[str, Any]) -> list[str]:
@@ -24,7 +27,13 @@ def describe_parity(report: Mapping[str, Any]) -> list[str]:
             + f": {report['label_flips']} label flips"
         )
     lines += [_describe_output(output) for output in report["outputs"]]
-    lines += [_describe_probe(probe) for probe in report["probes"]]
+    passed = [probe for probe in report["probes"] if probe["passed"]]
+    if passed:
+        rows = sum(probe["rows"] for probe in passed)
+        names = ", ".join(_short(probe) for probe in passed[:_NAMED])
+        more = f", and {len(passed) - _NAMED} more" if len(passed) > _NAMED else ""
+        lines.append(f"{len(passed)} probes pass ({rows} rows made to hurt): {names}{more}")
+    lines += [_describe_probe(probe) for probe in report["probes"] if not probe["passed"]]
     lines += [
         f"attempt {attempt['name']}: {attempt['outcome']}"
         + (f" ({attempt['reason']})" if attempt["reason"] else "")
@@ -37,8 +46,12 @@ def _describe_output(plain: Mapping[str, Any]) -> str:
     return OutputComparison(**{**plain, "worst": tuple(plain["worst"])}).describe()
 
 
+def _short(probe: Mapping[str, Any]) -> str:
+    return str(probe["name"]) + (" (refused by both)" if probe["refused"] else "")
+
+
 def _describe_probe(probe: Mapping[str, Any]) -> str:
-    verdict = "ok" if probe["passed"] else "refused" if probe["refuses"] else "reported only"
+    verdict = "refused" if probe["refuses"] else "reported only"
     text = f"{probe['name']}: {verdict}; {probe['rows']} rows, {probe['flips']} flips"
     if probe["max_error"]:
         text += f", max error {probe['max_error']:.2g}"

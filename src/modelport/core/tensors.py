@@ -62,15 +62,15 @@ class TensorSpec:
         repeats the symbol.
     columns : tuple of str
         Names along the last axis, where the source model knew them.
-    finite : bool
-        True where the source model refuses NaN and infinities, and so must we.
+    refuses : tuple of str
+        ``nan``, ``infinity``: values that the source model refuses, and so must we.
     """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
     columns: tuple[str, ...] = ()
-    finite: bool = False
+    refuses: tuple[str, ...] = ()
     numpy_dtype: np.dtype[Any] = field(init=False, repr=False, compare=False)
     #: Axis and size of every dimension that is not symbolic.
     _fixed: tuple[tuple[int, int], ...] = field(init=False, repr=False, compare=False)
@@ -96,8 +96,8 @@ class TensorSpec:
         plain: dict[str, Any] = {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
         if self.columns:
             plain["columns"] = list(self.columns)
-        if self.finite:
-            plain["finite"] = True
+        if self.refuses:
+            plain["refuses"] = list(self.refuses)
         return plain
 
     @classmethod
@@ -108,7 +108,7 @@ class TensorSpec:
             dtype=str(plain["dtype"]),
             shape=tuple(d if isinstance(d, int) else str(d) for d in plain["shape"]),
             columns=tuple(plain.get("columns", ())),
-            finite=bool(plain.get("finite", False)),
+            refuses=tuple(plain.get("refuses", ())),
         )
 
     def check(self, array: Array) -> Array:
@@ -135,17 +135,23 @@ class TensorSpec:
         for axis, size in self._fixed:
             if shape[axis] != size:
                 raise self._misfit(array)
-        if self.finite and array.dtype.kind == "f":
+        if self.refuses and array.dtype.kind == "f":
+            # One cheap product first; only when it is not finite look at each element.
             flat = array.reshape(-1)
-            # One cheap product first; only when it overflows or is NaN look at each element.
-            if not np.isfinite(np.vdot(flat, flat)) and not np.isfinite(flat).all():
-                position = np.unravel_index(int(np.argmin(np.isfinite(array))), array.shape)
-                raise SignatureError(
-                    f"input {self.name} holds {array[position]} at "
-                    f"{[int(p) for p in position]}; this model was trained without "
-                    "missing values and refuses NaN and infinity"
-                )
+            if not np.isfinite(np.vdot(flat, flat)):
+                self._check_values(array)
         return array
+
+    def _check_values(self, array: Array) -> None:
+        bad = np.isnan(array) if "nan" in self.refuses else np.zeros(array.shape, dtype=bool)
+        if "infinity" in self.refuses:
+            bad |= np.isinf(array)
+        if bad.any():
+            position = np.unravel_index(int(np.argmax(bad)), array.shape)
+            raise SignatureError(
+                f"input {self.name} holds {array[position]} at {[int(p) for p in position]}; "
+                f"the source model refuses {' and '.join(self.refuses)}, and so does this one"
+            )
 
     def _misfit(self, array: Array) -> SignatureError:
         return SignatureError(

@@ -69,7 +69,10 @@ def fields(node: Any) -> dict[str, Any]:
     """
     if isinstance(node, dict):
         return node
-    found = {key: node[key] for key in node}
+    try:
+        found = {key: node[key] for key in node}
+    except KeyError:  # simdjson does not find a key with a NUL character
+        found = {}
     # Of equal keys simdjson finds the first; the other parsers keep the last.
     return found if len(found) == len(node) else dict(node.as_dict())
 
@@ -248,10 +251,9 @@ def from_plain(value: Any, spec: TensorSpec) -> Array:
             return np.array(value, dtype=spec.numpy_dtype)
         except OverflowError as error:
             raise _out_of_range(spec) from error
-    if spec.dtype == STRING:
-        # NumPy accepts ragged lists as objects, so their shape is checked here.
-        if not _same_depth(value):
-            raise _ragged(spec.name)
+    # NumPy accepts ragged lists of objects, so the shape of strings is checked here.
+    if spec.dtype == STRING and not _same_depth(value):
+        raise _ragged(spec.name)
     wanted = "string" if spec.dtype == STRING else spec.numpy_dtype.kind
     for item in _leaves(value):
         if not _is_a(item, wanted):
