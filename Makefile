@@ -6,20 +6,28 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: demo test check bench clean setup
+.PHONY: demo test check bench clean setup system
 
 # The stamp holds what was installed, so that a changed pyproject.toml is installed again.
 setup: $(READY)
 
 $(READY): pyproject.toml
+	@echo "setting up $(VENV) (about a minute the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
-demo: setup
-	$(BIN)/modelport demo $(ARGS)
+# What the tests and benchmarks run beside Python: a load generator and curl.
+system:
+	@command -v wrk >/dev/null && command -v curl >/dev/null || \
+	  { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+	    apt-get update -qq && apt-get install -qq --yes --no-install-recommends wrk curl >/dev/null; } || \
+	  echo "note: wrk or curl is missing; the tests that need them are skipped" >&2
 
-test: setup
+demo: setup
+	@$(BIN)/modelport demo $(ARGS)
+
+test: setup system
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: setup
@@ -28,7 +36,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup
+bench: setup system
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 clean:

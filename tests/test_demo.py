@@ -71,5 +71,5 @@ def test_keep_leaves_a_server_and_commands_that_work(tmp_path: Path) -> None:
 def test_make_demo_runs_it() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert re.search(
-        r"^demo: setup\n\t\$\(BIN\)/modelport demo \$\(ARGS\)$", makefile, re.MULTILINE
+        r"^demo: setup\n\t@\$\(BIN\)/modelport demo \$\(ARGS\)$", makefile, re.MULTILINE
     )

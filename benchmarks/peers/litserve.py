@@ -1,0 +1,21 @@
+"""LitServe: FastAPI, the model in a process of its own behind a queue, with batching."""
+
+from __future__ import annotations
+
+from peers.base import ProgramPeer
+
+PEER = ProgramPeer(
+    name="litserve",
+    program="litserve_server.py",
+    requirements=(
+        "litserve==0.2.19",
+        "fastapi==0.165.0",
+        "starlette==1.10.0",
+        "pydantic==2.14.3",
+        "uvicorn==0.54.0",
+        "uvloop==0.23.0",
+        "httptools==0.9.0",
+        "onnxruntime==1.31.1",
+        "numpy==2.4.6",
+    ),
+)
