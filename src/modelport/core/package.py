@@ -4,6 +4,7 @@
 
     NAME/
       manifest.json      what it is; its SHA-256 is the package digest
+      manifest.sha256    that digest, as ``sha256sum`` writes it
       model/…            what the engine opens
       golden.npz         real inputs and the source model's answers
       baseline.json      statistics of the sample rows
@@ -21,12 +22,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from modelport.core.digest import sha256_file
+from modelport.core.digest import sha256_bytes, sha256_file
 from modelport.core.errors import ConflictError, IntegrityError, NotFoundError
 from modelport.core.golden import GoldenRecords
 from modelport.core.manifest import Manifest, read_manifest
 
 MANIFEST = "manifest.json"
+CHECKSUM = "manifest.sha256"
 GOLDEN = "golden.npz"
 BASELINE = "baseline.json"
 CARD = "README.md"
@@ -87,8 +89,16 @@ def open_package(path: Path) -> Package:
     if not manifest_path.is_file():
         found = sorted(p.name for p in path.parent.glob("*") if is_package(p))
         raise NotFoundError("package", path.name, found, where=str(path.parent))
-    manifest = read_manifest(manifest_path.read_bytes(), where=str(manifest_path))
-    listed = {*manifest.files, MANIFEST}
+    content = manifest_path.read_bytes()
+    checksum = path / CHECKSUM
+    if not checksum.is_file() or checksum.read_bytes() != _checksum(content):
+        raise IntegrityError(
+            f"manifest has other bytes than {CHECKSUM} says, or that file is missing",
+            where=str(path),
+            hint="the package was changed or damaged; pull or pack it again",
+        )
+    manifest = read_manifest(content, where=str(manifest_path))
+    listed = {*manifest.files, MANIFEST, CHECKSUM}
     present = {p.relative_to(path).as_posix() for p in path.rglob("*") if not p.is_dir()}
     if extra := sorted(present - listed):
         raise IntegrityError(
@@ -159,7 +169,9 @@ def write_package(
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        for relative, content in {**files, MANIFEST: manifest.to_bytes()}.items():
+        document = manifest.to_bytes()
+        own = {MANIFEST: document, CHECKSUM: _checksum(document)}
+        for relative, content in {**files, **own}.items():
             write_durably(staging / check_relative(relative, where=str(path)), content)
         staging.chmod(0o755)
         if replace and path.exists():
@@ -172,6 +184,10 @@ def write_package(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Package(path=path, manifest=manifest)
+
+
+def _checksum(document: bytes) -> bytes:
+    return f"{sha256_bytes(document)}  {MANIFEST}\n".encode()
 
 
 def _rename_if_absent(staging: Path, path: Path, manifest: Manifest) -> None:

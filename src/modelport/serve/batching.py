@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from modelport.core.errors import ModelportError, UnavailableError
+from modelport.core.errors import UnavailableError
 from modelport.core.tensors import Array, Tensors
 
 Run = Callable[[Tensors], dict[str, Array]]
@@ -268,5 +268,5 @@ def _attempt(run: Run, group: list[_Waiting]) -> _Outcome:
         return run(
             {name: np.concatenate([member.inputs[name] for member in group]) for name in names}
         ), None
-    except ModelportError as error:
+    except Exception as error:  # also a defect is told to those who wait, or they wait for ever
         return None, error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import numpy as np
@@ -15,8 +16,11 @@ from modelport.core.signature import Signature
 from modelport.core.tensors import Array, TensorSpec
 from modelport.serve.oip_codec import DATATYPES, HEADER_LENGTH, decode, encode
 
+Decoded = TypeVar("Decoded")
+
 _DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 _TIMEOUT_SECONDS = 60.0
+_NOT_V2 = "is it a server of the Open Inference Protocol V2?"
 
 
 def predict_remotely(url: str, rows: Rows) -> dict[str, Array]:
@@ -37,22 +41,28 @@ def predict_remotely(url: str, rows: Rows) -> dict[str, Array]:
     ------
     InputError
         When the URL names no model, or the server refuses the request.
+    EngineError
+        When the model fails, or the server speaks another protocol.
     UnavailableError
         When no server answers.
     """
     parts = urlsplit(url)
     place = parts.path.strip("/")
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise InputError(f"the address has a wrong port: {url}") from error
     if not place or parts.hostname is None:
         raise InputError(f"the address names no model: {url}", hint="http://host:port/name")
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname, parts.port, timeout=_TIMEOUT_SECONDS)
+    connection = kind(parts.hostname, port, timeout=_TIMEOUT_SECONDS)
     try:
         path = f"/v2/models/{quote(place)}"
         metadata, _ = _ask(connection, "GET", path, b"", {}, url)
-        signature = _signature(metadata)
+        signature = _read(url, _signature, metadata)
         body, headers = _request(rows.bind(signature))
         answer, raw = _ask(connection, "POST", f"{path}/infer", body, headers, url)
-        return _outputs(answer, raw)
+        return _read(url, _outputs, answer, raw)
     except (OSError, http.client.HTTPException) as error:
         raise UnavailableError(f"no answer from {url}: {error}") from error
     finally:
@@ -88,13 +98,14 @@ def _ask(
     connection.request(method, path, body, headers)
     response = connection.getresponse()
     content = response.read()
-    length = int(response.getheader(HEADER_LENGTH) or len(content))
     try:
+        length = int(response.getheader(HEADER_LENGTH) or len(content))
         document = json.loads(content[:length])
+        if not isinstance(document, dict):
+            raise ValueError(document)
     except ValueError as error:
         raise EngineError(
-            f"the server at {url} answered {response.status} and no JSON",
-            hint="is it a server of the Open Inference Protocol V2?",
+            f"the server at {url} answered {response.status} and no JSON object", hint=_NOT_V2
         ) from error
     if response.status != 200:
         message = f"the server answered {response.status}: {document.get('error', document)}"
@@ -103,6 +114,15 @@ def _ask(
         kind = InputError if response.status < 500 else EngineError
         raise kind(message, where=url)
     return document, memoryview(content)[length:]
+
+
+def _read(url: str, decoder: Callable[..., Decoded], *parts: Any) -> Decoded:
+    try:
+        return decoder(*parts)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise EngineError(
+            f"the server at {url} answered what the protocol does not: {error!r}", hint=_NOT_V2
+        ) from error
 
 
 def _signature(metadata: dict[str, Any]) -> Signature:

@@ -219,7 +219,8 @@ class ModelTable:
         counters: ModelCounters,
     ) -> Batcher:
         latency = self._latency(loaded, signature, package)
-        may_share = package is not None and package.manifest.row_independent
+        proven = package is not None and package.manifest.row_independent
+        may_share = proven and signature.batch_symbol is not None
         inline = latency is not None and latency.inline
         max_rows = latency.rows_that_pay(self.options.max_batch) if latency and may_share else 1
         if not inline and self._executor is None:

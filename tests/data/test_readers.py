@@ -1,0 +1,136 @@
+"""Sample and input files, good and bad, and how their columns become tensors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from modelport.core.errors import InputError, NotFoundError, SignatureError, UnsupportedError
+from modelport.core.rows import Rows
+from modelport.core.signature import Signature
+from modelport.core.tensors import TensorSpec
+from modelport.data.base import read_rows
+
+FRAME = pd.DataFrame({"a": [1, 2], "b": [0.5, np.nan], "c": ["x", "ü"]})
+
+
+def write(path: Path, frame: pd.DataFrame) -> Path:
+    if path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        frame.to_parquet(path)
+    elif path.suffix == ".json":
+        frame.to_json(path, orient="records")
+    elif path.suffix == ".jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        np.savez(path, a=frame["a"], b=frame["b"], c=frame["c"].to_numpy(dtype=np.str_))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".json", ".jsonl", ".npz"])
+def test_columns_of_every_format(tmp_path: Path, suffix: str) -> None:
+    rows = read_rows(write(tmp_path / f"rows{suffix}", FRAME))
+    assert list(rows.columns) == ["a", "b", "c"]
+    assert rows.columns["a"].tolist() == [1, 2]
+    assert rows.columns["a"].dtype == np.int64
+    np.testing.assert_array_equal(rows.columns["b"], [0.5, np.nan])
+    assert rows.columns["c"].tolist() == ["x", "ü"]
+    assert rows.columns["c"].dtype == object
+
+
+def test_matrices(tmp_path: Path) -> None:
+    matrix = np.array([[1.5, 2.0], [3.0, 4.0]])
+    np.save(tmp_path / "m.npy", matrix)
+    (tmp_path / "m.csv").write_text("1.5,2\n3,4\n")
+    (tmp_path / "m.json").write_text(json.dumps(matrix.tolist()))
+    (tmp_path / "m.jsonl").write_text("[1.5, 2]\n[3, 4]\n")
+    (tmp_path / "body.json").write_text(json.dumps({"instances": matrix.tolist()}))
+    for name in ("m.npy", "m.csv", "m.json", "m.jsonl", "body.json"):
+        unnamed = read_rows(tmp_path / name).unnamed
+        assert unnamed is not None
+        np.testing.assert_array_equal(unnamed, matrix)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", "a,b\n1\n", "row 2 has 1 cells"),
+        ("x.csv", "a,a\n1,2\n", "column names repeat"),
+        ("x.csv", "a,b\n", "no rows"),
+        ("x.csv", b"a\n\xff\n", "not a CSV"),
+        ("x.json", "[1, ", "not JSON"),
+        ("x.json", "3", "list of rows"),
+        ("x.json", "[[1, 2], [3]]", "differ in length"),
+        ("x.json", '[{"a": 1}, {"b": 2}]', "other keys"),
+        ("x.json", '{"a": [1], "b": [1, 2]}', "columns differ in length"),
+        ("x.json", "[]", "no rows"),
+        ("x.jsonl", "[1]\n[", "x.jsonl:2"),
+        ("x.npy", "hello", "not a plain NumPy file"),
+        ("x.npz", "PK", "not a plain NumPy file"),
+        ("x.parquet", "PAR1", "not a Parquet file"),
+        ("x.csv", "", "empty"),
+    ],
+)
+def test_bad_files_say_where(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=message):
+        read_rows(path)
+
+
+def test_pickled_arrays_are_not_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match="object arrays hold pickles"):
+        read_rows(tmp_path / "x.npy")
+
+
+def test_unknown_files(tmp_path: Path) -> None:
+    (tmp_path / "rows.xlsx").write_bytes(b"x")
+    with pytest.raises(UnsupportedError, match=r"\.parquet"):
+        read_rows(tmp_path / "rows.xlsx")
+    with pytest.raises(NotFoundError, match=r"there is: rows\.xlsx"):
+        read_rows(tmp_path / "rows.csv")
+
+
+MATRIX = Signature(
+    (TensorSpec("input", "float32", ("N", 2), ("a", "b")),), (TensorSpec("y", "float32", ("N",)),)
+)
+COLUMNS = Signature(
+    (TensorSpec("a", "int64", ("N", 1)), TensorSpec("c", "string", ("N", 1))),
+    (TensorSpec("y", "float32", ("N",)),),
+)
+
+
+def test_columns_become_one_matrix_by_name() -> None:
+    rows = Rows({"c": np.array(["x"]), "b": np.array([2.0]), "a": np.array([1])})
+    np.testing.assert_array_equal(rows.bind(MATRIX)["input"], np.array([[1, 2]], np.float32))
+    assert rows.unused(MATRIX) == ["c"]
+
+
+def test_columns_become_inputs() -> None:
+    bound = Rows({"a": np.array([1.0, 2.0]), "c": np.array(["x", None], object)}).bind(COLUMNS)
+    assert bound["a"].tolist() == [[1], [2]]
+    assert bound["c"].tolist() == [["x"], [""]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "signature", "message"),
+    [
+        ({"a": [1.0]}, MATRIX, "columns are missing: b; the data has a"),
+        ({"a": [1.5], "c": ["x"]}, COLUMNS, "input a needs int64"),
+        ({"a": [1]}, COLUMNS, "columns are missing: c"),
+        ({"a": ["one"], "b": [1]}, MATRIX, "input input needs numbers"),
+        ({"": [[1.0, 2.0, 3.0]]}, MATRIX, r"shape \[1, 3\], expected \[N, 2\]"),
+    ],
+)
+def test_rows_that_do_not_fit(
+    columns: dict[str, list[object]], signature: Signature, message: str
+) -> None:
+    rows = Rows({name: np.asarray(values) for name, values in columns.items()}, "rows.csv")
+    with pytest.raises(SignatureError, match=message):
+        rows.bind(signature)
