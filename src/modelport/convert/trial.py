@@ -20,7 +20,7 @@ from modelport.convert.parity import (
 from modelport.convert.probes import ask, judge, rows_made_to_hurt
 from modelport.core.compare import TOLERANCES, OutputComparison, Tolerance, compare
 from modelport.core.errors import EngineError, ModelportError
-from modelport.core.golden import GoldenRecords, choose_rows
+from modelport.core.golden import GoldenRecords, golden_rows
 from modelport.core.rows import Rows
 from modelport.core.signature import Signature
 from modelport.core.tensors import Array
@@ -156,7 +156,8 @@ class _Comparison:
         if not verdict.agrees:
             return _describe_all(verdict.outputs)
         golden = self._golden()
-        replayed = golden.replay(self._model.run, self._tolerance)
+        independent = verdict.row_independent
+        replayed = golden.replay(self._model.run, self._tolerance, in_parts=independent)
         if not all(output.agrees for output in replayed):
             return f"golden records: {_describe_all(replayed)}"
         signature, probes = self._probe()
@@ -178,7 +179,7 @@ class _Comparison:
     def _golden(self) -> GoldenRecords:
         signature, inputs, expected = self._export.signature, self._served.inputs, self._expected
         if signature.batch_symbol is not None:
-            chosen = choose_rows(len(self._served.seen))
+            chosen = golden_rows(inputs)
             inputs = {name: array[chosen] for name, array in inputs.items()}
             expected = {name: array[chosen] for name, array in expected.items()}
         return GoldenRecords(dict(inputs), as_served(expected, signature))

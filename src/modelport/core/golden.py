@@ -16,8 +16,14 @@ from modelport.core.compare import OutputComparison, Tolerance, compare
 from modelport.core.errors import IntegrityError
 from modelport.core.tensors import Array, Tensors
 
-#: How many rows travel with a package.
+#: How many rows travel with a package: at most, and at least where rows are large.
 GOLDEN_ROWS = 32
+_FEWEST_ROWS = 4
+#: Bytes of inputs beyond which fewer rows are kept.
+_LARGE = 4 << 20
+#: Bytes of inputs that are replayed at once, so that a replay needs little more memory than a
+#: request.
+_REPLAYED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -40,10 +46,27 @@ class GoldenRecords:
         return len(first) if first.ndim else 1
 
     def replay(
-        self, run: Callable[[Tensors], Tensors], tolerance: Tolerance
+        self, run: Callable[[Tensors], Tensors], tolerance: Tolerance, *, in_parts: bool = False
     ) -> list[OutputComparison]:
-        """Run the inputs through `run` and compare its answers with the expected ones."""
-        return compare(self.outputs, run(self.inputs), tolerance)
+        """Run the inputs through `run` and compare its answers with the expected ones.
+
+        Parameters
+        ----------
+        run : callable
+        tolerance : Tolerance
+        in_parts : bool
+            Run large records a few rows at a time; only for row-independent models.
+        """
+        size = sum(array.nbytes for array in self.inputs.values())
+        if not in_parts or size <= _REPLAYED:
+            return compare(self.outputs, run(self.inputs), tolerance)
+        step = max(1, self.rows * _REPLAYED // size)
+        parts = [
+            run({name: array[start : start + step] for name, array in self.inputs.items()})
+            for start in range(0, self.rows, step)
+        ]
+        answers = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return compare(self.outputs, answers, tolerance)
 
     def to_bytes(self) -> bytes:
         """Encode as ``.npz``; the same records always give the same bytes."""
@@ -82,6 +105,13 @@ class GoldenRecords:
 
 def _plain(array: Array) -> Array:
     return array.astype(np.str_) if array.dtype == object else array
+
+
+def golden_rows(inputs: Tensors) -> Array:
+    """Indices of the rows to keep: spread evenly, and fewer where rows are large."""
+    count = min(len(array) for array in inputs.values())
+    row = max(1, sum(array.nbytes for array in inputs.values()) // max(1, count))
+    return choose_rows(count, max(_FEWEST_ROWS, min(GOLDEN_ROWS, _LARGE // row)))
 
 
 def choose_rows(count: int, limit: int = GOLDEN_ROWS) -> Array:

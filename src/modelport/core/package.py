@@ -159,7 +159,7 @@ def write_package(
                 f"cannot write a package here, something else exists: {path}",
                 hint="choose another --out or --name",
             )
-        if (path / MANIFEST).read_bytes() == manifest.to_bytes():
+        if not replace and (path / MANIFEST).read_bytes() == manifest.to_bytes():
             return open_package(path)
         if not replace:
             raise ConflictError(

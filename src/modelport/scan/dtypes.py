@@ -78,8 +78,9 @@ def with_state(base: Dtype, state: object) -> Dtype | None:
     # A time without its unit crashes NumPy.
     if (len(state) == 9) != (base.kind in "mM") or not _is_time_unit(state[8:]):
         return None
-    stated = (size, alignment)
-    return real if stated in (_NATIVE, (real.itemsize, real.alignment)) else None
+    # NumPy believes the size of a type that has no size of its own, even a negative one.
+    sizes = (real.itemsize, real.alignment) if real.kind in "SUV" else _NATIVE
+    return real if (size, alignment) == sizes else None
 
 
 def _subarray(subarray: object) -> Dtype | None:

@@ -270,7 +270,9 @@ def prove(package: Package, loaded: LoadedModel) -> int:
     golden = package.golden()
     if golden is None:
         return 0
-    comparisons = golden.replay(loaded.run, package.manifest.tolerance)
+    comparisons = golden.replay(
+        loaded.run, package.manifest.tolerance, in_parts=package.manifest.row_independent
+    )
     wrong: list[OutputComparison] = [item for item in comparisons if not item.agrees]
     if wrong:
         raise ParityError(
