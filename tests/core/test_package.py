@@ -127,6 +127,15 @@ def test_replacing_is_asked_for(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 
 
+def test_a_damaged_package_can_be_replaced(tmp_path: Path) -> None:
+    write(tmp_path / "demo")
+    (tmp_path / "demo" / "baseline.json").write_bytes(b"[]")
+    with pytest.raises(IntegrityError):
+        write(tmp_path / "demo")
+    write(tmp_path / "demo", replace=True)
+    open_package(tmp_path / "demo")
+
+
 def test_something_else_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "thesis.txt").write_text("precious")

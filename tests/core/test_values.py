@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from modelport.core.errors import (
     NotFoundError,
     SignatureError,
 )
-from modelport.core.golden import choose_rows
+from modelport.core.golden import GoldenRecords, choose_rows, golden_rows
 from modelport.core.lazy import load_module
 from modelport.core.options import ServeOptions
 from modelport.core.settings import resolve
@@ -233,3 +234,23 @@ def test_every_error_has_an_exit_code() -> None:
     tree = Tree(set())
     tree.walk(ModelportError)
     assert tree.codes == {1, 2, 3}
+
+
+@pytest.mark.parametrize(("width", "kept"), [(4, 32), (1 << 17, 8), (1 << 22, 4)])
+def test_large_rows_are_kept_in_smaller_numbers(width: int, kept: int) -> None:
+    inputs = {"x": np.broadcast_to(np.float32(0), (100, width))}
+    assert len(golden_rows(inputs)) == kept
+
+
+def test_large_records_are_replayed_in_parts() -> None:
+    inputs = {"x": np.arange(5, dtype=np.float64)[:, np.newaxis] * np.ones(1 << 17)}
+    records = GoldenRecords(inputs, {"y": inputs["x"][:, 0]})
+    sizes = []
+
+    def run(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        sizes.append(len(tensors["x"]))
+        return {"y": tensors["x"][:, 0]}
+
+    assert all(output.agrees for output in records.replay(run, LOOSE, in_parts=True))
+    assert all(output.agrees for output in records.replay(run, LOOSE))
+    assert sizes == [1, 1, 1, 1, 1, 5]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -98,7 +99,7 @@ class GoldenRecords:
                     side, _, name = key.partition(":")
                     array = archive[key]
                     sides[side][name] = array.astype(object) if array.dtype.kind == "U" else array
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             raise IntegrityError(f"golden records cannot be read: {error}", where=where) from error
         return cls(inputs=sides["input"], outputs=sides["output"])
 

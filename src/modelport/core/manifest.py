@@ -11,12 +11,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from modelport.core.compare import Tolerance, tolerance_from_json
 from modelport.core.digest import canonical_json, sha256_bytes
 from modelport.core.errors import InputError, IntegrityError, ModelportError, UnsupportedError
 from modelport.core.signature import Signature
+
+Value = TypeVar("Value")
 
 #: The format this version writes. Older formats stay readable through `_READERS`.
 FORMAT = 1
@@ -111,7 +113,7 @@ def read_manifest(data: bytes, *, where: str) -> Manifest:
     try:
         document = json.loads(data)
         format_number = int(document["format"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise IntegrityError(f"manifest cannot be read: {error}", where=where) from error
     reader = _READERS.get(format_number)
     if reader is None:
@@ -122,11 +124,12 @@ def read_manifest(data: bytes, *, where: str) -> Manifest:
         )
     try:
         manifest = reader(document)
+        canonical = manifest.to_bytes()
     except (KeyError, TypeError, ValueError, AttributeError, ModelportError) as error:
         raise IntegrityError(
             f"manifest is incomplete or damaged: {error!r}", where=where
         ) from error
-    if manifest.to_bytes() != data and format_number == FORMAT:
+    if canonical != data and format_number == FORMAT:
         raise IntegrityError("manifest is not in its canonical form", where=where)
     return manifest
 
@@ -134,19 +137,25 @@ def read_manifest(data: bytes, *, where: str) -> Manifest:
 def _read_1(document: Mapping[str, Any]) -> Manifest:
     return Manifest(
         name=check_name(document["name"]),
-        engine=document["engine"],
-        model_file=document["model_file"],
+        engine=_typed(document["engine"], str),
+        model_file=_typed(document["model_file"], str),
         files={
             path: FileEntry(sha256=entry["sha256"], size=int(entry["size"]))
             for path, entry in document["files"].items()
         },
         signature=Signature.from_json(document["signature"]),
-        task=document["task"],
+        task=_typed(document["task"], str),
         tolerance=tolerance_from_json(document["tolerance"]),
         row_independent=bool(document["row_independent"]),
-        parity=document["parity"],
-        provenance=document["provenance"],
+        parity=_typed(document["parity"], dict),
+        provenance=_typed(document["provenance"], dict),
     )
+
+
+def _typed(value: Any, kind: type[Value]) -> Value:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r:.40} is no {kind.__name__}")
+    return value
 
 
 _READERS = {1: _read_1}

@@ -126,7 +126,8 @@ def open_package(path: Path) -> Package:
 def check_relative(relative: str, *, where: str) -> str:
     """Return `relative` if it stays inside its folder, else raise `IntegrityError`."""
     path = PurePosixPath(relative)
-    if path.is_absolute() or ".." in path.parts or "\\" in relative or relative != str(path):
+    odd = "\\" in relative or "\0" in relative or relative != str(path)
+    if odd or path.is_absolute() or not path.parts or ".." in path.parts:
         raise IntegrityError(f"package file name leaves its folder: {relative!r}", where=where)
     return relative
 
@@ -175,10 +176,7 @@ def write_package(
             write_durably(staging / check_relative(relative, where=str(path)), content)
         staging.chmod(0o755)
         if replace and path.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-            path.rename(retired / "old")
-            staging.rename(path)
-            shutil.rmtree(retired)
+            _exchange(staging, path)
         else:
             _rename_if_absent(staging, path, manifest)
     finally:
@@ -188,6 +186,20 @@ def write_package(
 
 def _checksum(document: bytes) -> bytes:
     return f"{sha256_bytes(document)}  {MANIFEST}\n".encode()
+
+
+def _exchange(staging: Path, path: Path) -> None:
+    """Put the staged package in the place of another, which stays if that fails."""
+    retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        path.rename(retired / "old")
+        try:
+            staging.rename(path)
+        except BaseException:
+            (retired / "old").rename(path)
+            raise
+    finally:
+        shutil.rmtree(retired)
 
 
 def _rename_if_absent(staging: Path, path: Path, manifest: Manifest) -> None:

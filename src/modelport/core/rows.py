@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +75,8 @@ class Rows:
         used = set(signature.inputs_by_name)
         if not used <= set(names) and len(used) == 1:
             (spec,) = signature.inputs
-            used = set(spec.columns) if set(spec.columns) <= set(names) else set(names)
+            named = spec.columns and set(spec.columns) <= set(names)
+            used = set(spec.columns) if named else set(names)
         return [name for name in names if name not in used]
 
     def _single(self, spec: TensorSpec) -> Array:
@@ -106,13 +108,17 @@ class Rows:
 
     def _cast(self, array: Array, spec: TensorSpec) -> Array:
         if spec.dtype == STRING:
-            return np.asarray([_text(item) for item in array.ravel()], dtype=object).reshape(
-                array.shape
-            )
+            try:
+                texts = [_text(item) for item in array.ravel()]
+            except UnicodeDecodeError as error:
+                raise SignatureError(
+                    f"input {spec.name} needs text: {error}", where=self.where
+                ) from error
+            return np.asarray(texts, dtype=object).reshape(array.shape)
         if array.dtype == object or array.dtype.kind in "US":
             try:
-                array = array.astype(np.float64)
-            except (ValueError, TypeError) as error:
+                array = _numbers(array)
+            except (ValueError, TypeError, OverflowError) as error:
                 raise SignatureError(
                     f"input {spec.name} needs numbers: {error}", where=self.where
                 ) from error
@@ -121,13 +127,25 @@ class Rows:
             return array
         with np.errstate(over="ignore", invalid="ignore"):
             cast = array.astype(target)
-        if target.kind in "iub" and not np.array_equal(cast.astype(array.dtype), array):
+        # Between int64 and uint64 a number may come back although its sign was lost.
+        if target.kind in "iub" and not (
+            np.array_equal(cast.astype(array.dtype), array) and np.array_equal(cast < 0, array < 0)
+        ):
             raise SignatureError(
                 f"input {spec.name} needs {spec.dtype} and the data has other values "
                 f"({array.dtype})",
                 where=self.where,
             )
         return cast
+
+
+def _numbers(array: Array) -> Array:
+    """Text or objects as numbers; integers beyond 2**53 stay what they are."""
+    if all(isinstance(item, int | str | bytes) for item in array.ravel()):
+        for dtype in (np.int64, np.uint64):
+            with contextlib.suppress(ValueError, OverflowError):
+                return array.astype(dtype)
+    return array.astype(np.float64)
 
 
 def _text(item: Any) -> str:

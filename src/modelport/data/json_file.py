@@ -28,7 +28,7 @@ class JsonReader:
             text = path.read_text(encoding="utf-8-sig")
             lines = path.suffix.lower() == ".jsonl"
             document: Any = _lines(text, where) if lines else json.loads(text)
-        except (UnicodeDecodeError, ValueError) as error:
+        except (UnicodeDecodeError, ValueError, RecursionError) as error:
             raise InputError(f"not JSON: {error}", where=where) from error
         if isinstance(document, dict) and len(document) == 1:
             (key,) = document
@@ -46,7 +46,7 @@ class JsonReader:
 
 def _lines(text: str, where: str) -> list[Any]:
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 rows.append(json.loads(line))

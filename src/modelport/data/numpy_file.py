@@ -18,11 +18,12 @@ class NumpyReader:
     def read(self, path: Path) -> Rows:
         """See `modelport.data.base.Reader.read`."""
         try:
-            loaded = np.load(path, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return Rows({"": _text_as_objects(loaded)}, where=str(path))
-            with loaded as archive:
-                arrays = {name: _text_as_objects(archive[name]) for name in archive.files}
+            with path.open("rb") as file:
+                loaded = np.load(file, allow_pickle=False)
+                if isinstance(loaded, np.ndarray):
+                    return Rows({"": _text_as_objects(loaded)}, where=str(path))
+                with loaded as archive:
+                    arrays = {name: _text_as_objects(archive[name]) for name in archive.files}
         except (ValueError, OSError, BadZipFile, EOFError) as error:
             hint = "object arrays hold pickles; save text as fixed-width strings"
             raise InputError(
