@@ -51,6 +51,8 @@ def free_port(span: int = 3) -> int:
         try:
             for offset in range(span):
                 with socket.socket() as probe:
+                    # Closed connections that linger on a port do not keep a server from it.
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     probe.bind((HOST, port + offset))
         except OSError:
             continue

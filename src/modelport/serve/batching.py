@@ -19,7 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -85,12 +85,10 @@ def _best_time(run: Run, inputs: Tensors, repeats: int) -> float:
     return best
 
 
-class _Waiting(NamedTuple):
-    inputs: dict[str, Array]
-    rows: int
-    #: Trailing shapes: only requests with equal ones can stand in one array.
-    shape: tuple[tuple[int, ...], ...]
-    future: asyncio.Future[dict[str, Array]]
+_Shape = tuple[tuple[int, ...], ...]
+#: A request in the queue: its inputs, its rows, their trailing shapes (only requests with equal
+#: ones can stand in one array), and who waits. A plain tuple, for the request path.
+_Waiting = tuple[dict[str, Array], int, _Shape, asyncio.Future[dict[str, Array]]]
 
 
 class Batcher:
@@ -180,7 +178,7 @@ class Batcher:
         rows = len(next(iter(arrays))) if self._max_rows > 1 else 1
         shape = () if self._same_shapes else tuple([array.shape[1:] for array in arrays])
         future: asyncio.Future[dict[str, Array]] = loop.create_future()
-        queue.append(_Waiting(inputs, rows, shape, future))
+        queue.append((inputs, rows, shape, future))
         if self._executor is not None:
             self._dispatch(self._executor)
         elif len(queue) == 1:
@@ -218,43 +216,49 @@ class Batcher:
         """Requests from the head of the queue that can share one execution."""
         queue = self._queue
         group: list[_Waiting] = []
-        rows = 0
+        room, first = self._max_rows, None
         while queue:
-            head = queue[0]
-            if head.future.done():  # the client went away
-                queue.popleft()
-                continue
-            if group and (rows + head.rows > self._max_rows or head.shape != group[0].shape):
+            _, rows, shape, future = queue[0]
+            if group and (rows > room or shape != first):
                 break
-            rows += head.rows
-            group.append(queue.popleft())
+            member = queue.popleft()
+            if future.done():  # the client went away
+                continue
+            if not group:
+                first = shape
+            room -= rows
+            group.append(member)
         return group
 
     def _deliver(
         self, group: list[_Waiting], outputs: dict[str, Array] | None, error: Exception | None
     ) -> None:
-        if not group:
-            return
-        if error is not None and len(group) > 1:
+        if outputs is not None:
+            self._share_out(group, outputs)
+        elif len(group) == 1:
+            ((_, _, _, future),) = group
+            if error is not None and not future.done():
+                future.set_exception(error)
+        else:
             # One request's rows failed the whole batch: each answers for itself.
             for member in group:
                 self._deliver([member], *_attempt(self._run, [member]))
+
+    def _share_out(self, group: list[_Waiting], outputs: dict[str, Array]) -> None:
+        """Give every request of a batch its own rows."""
+        if len(group) == 1:
+            ((_, rows, _, future),) = group
+            if not future.done():
+                future.set_result(outputs)
+            self._on_executed(rows)
             return
-        if error is None:
-            self._on_executed(sum(member.rows for member in group))
         start = 0
-        for member in group:
-            if member.future.done():
-                pass
-            elif error is not None:
-                member.future.set_exception(error)
-            elif len(group) == 1:
-                member.future.set_result(outputs or {})
-            else:
-                stop = start + member.rows
-                part = {name: array[start:stop] for name, array in (outputs or {}).items()}
-                member.future.set_result(part)
-            start += member.rows
+        for _, rows, _, future in group:
+            stop = start + rows
+            if not future.done():
+                future.set_result({name: array[start:stop] for name, array in outputs.items()})
+            start = stop
+        self._on_executed(start)
 
 
 _Outcome = tuple[dict[str, Array] | None, Exception | None]
@@ -263,10 +267,10 @@ _Outcome = tuple[dict[str, Array] | None, Exception | None]
 def _attempt(run: Run, group: list[_Waiting]) -> _Outcome:
     try:
         if len(group) <= 1:
-            return (run(group[0].inputs) if group else None), None
-        names = group[0].inputs
+            return (run(group[0][0]) if group else None), None
+        names = group[0][0]
         return run(
-            {name: np.concatenate([member.inputs[name] for member in group]) for name in names}
+            {name: np.concatenate([member[0][name] for member in group]) for name in names}
         ), None
     except Exception as error:  # also a defect is told to those who wait, or they wait for ever
         return None, error

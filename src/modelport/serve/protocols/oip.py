@@ -43,6 +43,10 @@ from modelport.serve.statuses import status_of
 _MODEL: Final = r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?"
 
 
+#: By rank, how a shape is written.
+_SIZES: Final = tuple(b",".join([b"%d"] * rank) for rank in range(65))
+
+
 @dataclass(slots=True)
 class _Wanted:
     """How the client wants its answer."""
@@ -117,7 +121,7 @@ class OpenInference:
         specs = model.signature.outputs_by_name
         for name in call.outputs or outputs:
             array = outputs[name]
-            shape = ",".join([str(size) for size in array.shape]).encode()
+            shape = _SIZES[array.ndim] % array.shape
             head = _output_head(name, specs[name].dtype)
             if wanted.binary is None or name in wanted.binary:
                 buffer = oip_codec.encode(array)
