@@ -42,7 +42,7 @@ def free_port(span: int = 3) -> int:
 
     Servers that insist on ports for gRPC and metrics take those.
     """
-    for _ in range(100):
+    for _ in range(2000):
         with socket.socket() as first:
             first.bind((HOST, 0))
             port: int = first.getsockname()[1]

@@ -20,6 +20,9 @@ import pytest
 from modelport.core.digest import sha256_bytes
 from modelport.core.package import CHECKSUM, MANIFEST
 from modelport.registry.stage import Registry
+from modelport.serve.base import ModelSpec
+from modelport.serve.metrics import Metrics, model_labels
+from modelport.serve.models import ModelTable, ServedModel
 from modelport.stores.local import LocalStore
 
 from . import onnx_models
@@ -82,10 +85,11 @@ def test_wrong_golden_records(slow_to_load: Path, launch: Serve, tmp_path: Path)
         wrong_output="scores",
     ).path
     server = launch([good, slow_to_load, wrong])
-    statuses = set()
-    while server.process.poll() is None:
+    statuses: set[int] = set()
+    while server.process.poll() is None and 200 not in statuses:
         with contextlib.suppress(OSError, http.client.HTTPException):
             statuses.add(server.get("/v2/health/ready").status)
+        time.sleep(0.005)  # every connection leaves a port in TIME-WAIT
     assert statuses <= {503}
     expect_exit(server, 3, "golden records are not answered", "scores", str(wrong))
 
@@ -317,6 +321,18 @@ def test_running_requests_are_answered_before_the_end(
     assert (answers[0].status, answers[0].json()) == (200, {"outputs": [LONG + 2000.0]})
     assert server.wait_exit() == 0
     assert "Traceback" not in server.log()
+
+
+def test_a_draining_worker_is_not_ready() -> None:
+    metrics = Metrics(['model="",version=""', model_labels("m", 1)], workers=1)
+    model = ServedModel(ModelSpec("m", 1, "nowhere"), metrics.model(1))
+    table = ModelTable([model], metrics)
+    assert not table.ready()
+    metrics.model(1).set_ready(True)
+    assert table.ready()
+    table.draining = True
+    assert not table.ready()
+    assert not table.model_ready(model)
 
 
 def wait_until_refused(server: RunningServer) -> None:
