@@ -7,6 +7,8 @@ is ready only after its golden records have been answered correctly. SIGTERM dra
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from dataclasses import fields
 
 from modelport import api
@@ -59,9 +61,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serve until stopped."""
     flags = {item.name: getattr(options, item.name) for item in fields(ServeOptions)}
-    return api.serve(
+    code = api.serve(
         options.models,
         options=resolve(ServeOptions, flags),
         registry=registry_options(options),
         report=print_progress,
     )
+    # Everything is answered. A thread that still loads or infers must not hold up the end, and
+    # the engine aborts the process when Python takes itself apart under it.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
