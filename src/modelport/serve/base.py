@@ -44,7 +44,7 @@ class Request:
     method : str
         Upper case.
     path : str
-        Still percent-encoded; without the query.
+        Percent-decoded once, by the transport; without the query.
     headers : HeaderLookup
     body : bytes
     """
@@ -145,7 +145,7 @@ class WireProtocol(Protocol):
         ...
 
     def place(self, groups: Mapping[str, str | None]) -> Place:
-        """Which model the groups of a matched path name, percent-decoded as it asks."""
+        """Which model the groups of a matched path name."""
         ...
 
     def decode(self, request: Request, model: ModelIdentity) -> Call:

@@ -152,7 +152,8 @@ class Batcher:
             When the model fails on these inputs.
         """
         outputs = self._run(inputs)
-        self._on_executed(1)
+        shape = next(iter(inputs.values())).shape
+        self._on_executed(shape[0] if shape else 1)
         return outputs
 
     def submit(self, inputs: dict[str, Array]) -> asyncio.Future[dict[str, Array]]:
@@ -242,7 +243,16 @@ class Batcher:
         else:
             # One request's rows failed the whole batch: each answers for itself.
             for member in group:
-                self._deliver([member], *_attempt(self._run, [member]))
+                self._retry([member])
+
+    def _retry(self, alone: list[_Waiting]) -> None:
+        """Run one request of a failed batch where the batch ran: a slow model holds no loop."""
+        if self._executor is None:
+            self._deliver(alone, *_attempt(self._run, alone))
+            return
+        loop = asyncio.get_running_loop()
+        job = loop.run_in_executor(self._executor, _attempt, self._run, alone)
+        job.add_done_callback(lambda done: self._deliver(alone, *done.result()))
 
     def _share_out(self, group: list[_Waiting], outputs: dict[str, Array]) -> None:
         """Give every request of a batch its own rows."""

@@ -119,8 +119,8 @@ def _be_worker(work: Callable[[int, bool], int], worker: int, again: bool) -> in
     try:
         return work(worker, again)
     except ModelportError as error:
-        if worker == 0:
-            print(f"error: {error}", file=sys.stderr, flush=True)
+        # Whichever worker is first to refuse ends the others, so each must say why.
+        print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     except BaseException:  # the child must end here, whatever happened
         import traceback

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import unquote
 
 from modelport import __version__
 from modelport.core.errors import InputError, ModelportError, SignatureError
@@ -76,8 +75,7 @@ class OpenInference:
 
     def place(self, groups: Mapping[str, str | None]) -> Place:
         """See `modelport.serve.base.WireProtocol.place`."""
-        version = groups.get("version")
-        return Place(unquote(groups.get("model") or ""), unquote(version) if version else None)
+        return Place(groups.get("model") or "", groups.get("version"))
 
     def decode(self, request: Request, model: ModelIdentity) -> Call:
         """See `modelport.serve.base.WireProtocol.decode`."""

@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import unquote
 
 import numpy as np
 
@@ -82,7 +81,7 @@ class TensorFlowServing:
             version = version.lstrip("0") or "0"
             if len(version) > 19 or int(version) > 2**63 - 1:
                 raise InputError(f"Failed to convert version: {version[:40]} to numeric.")
-        return Place(unquote(groups["model"] or ""), version, unquote(label) if label else None)
+        return Place(groups["model"] or "", version, label)
 
     def decode(self, request: Request, model: ModelIdentity) -> Call:
         """See `modelport.serve.base.WireProtocol.decode`."""
