@@ -12,8 +12,9 @@ WORKERS ?= 2
 setup: $(READY)
 
 $(READY): pyproject.toml
-	@echo "setting up $(VENV) (about a minute the first time)"
+	@echo "setting up $(VENV) (about two minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 

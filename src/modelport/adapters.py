@@ -24,8 +24,8 @@ class Adapter:
     Parameters
     ----------
     kind : str
-        The family: ``framework``, ``scanner``, ``engine``, ``store``, ``reader``,
-        ``protocol``, ``transport``, ``demo``.
+        The family: ``framework``, ``container``, ``scanner``, ``engine``, ``store``,
+        ``reader``, ``processor``, ``protocol``, ``transport``, ``demo``.
     name : str
         Unique within its kind.
     target : str

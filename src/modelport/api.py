@@ -85,9 +85,12 @@ def pack(
 
     options = options or PackOptions()
     check_name(name)
+    if options.engine not in ("onnx", "native"):
+        raise InputError(f"not an engine: {options.engine!r}", hint="onnx or native")
     rows = to_rows(sample) if sample is not None else None
-    audited = audit(Source.of(source), trust=options.trust)
-    artifact = convert(audited, rows, progress=progress)
+    allow = [name for name in options.allow.replace(",", " ").split() if name]
+    audited = audit(Source.of(source, factory=options.factory), trust=options.trust, allow=allow)
+    artifact = convert(audited, rows, native=options.engine == "native", progress=progress)
     return build_package(artifact, name, Path(out), replace=options.replace)
 
 

@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 
-from modelport.convert.stage import MODEL_FILE, convert
+from modelport.convert.stage import convert
 from modelport.core.artifact import Artifact
 from modelport.core.rows import Rows
 from modelport.core.source import AuditedSource, Source
+
+MODEL_FILE = "model/model.onnx"
 
 DATA = {
     "digits": load_digits,

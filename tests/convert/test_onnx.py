@@ -12,12 +12,14 @@ import skl2onnx
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.linear_model import LogisticRegression
 
-from modelport.convert.stage import MODEL_FILE, convert
+from modelport.convert.stage import convert
 from modelport.core.errors import InputError, SignatureError, UnsupportedError
 from modelport.core.rows import Rows
 from modelport.core.source import AuditedSource, Source
 
 from .conftest import load_data
+
+MODEL_FILE = "model/model.onnx"
 
 
 def as_source(content: bytes | onnx.ModelProto) -> AuditedSource:

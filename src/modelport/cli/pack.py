@@ -38,6 +38,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="load the source even if the scan finds globals it does not know; recorded",
     )
     parser.add_argument(
+        "--allow",
+        metavar="NAMES",
+        help="let exactly these globals pass the scan (package.module.Class, …); recorded",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("onnx", "native"),
+        help="native: do not convert, run the original framework when served (larger, slower)",
+    )
+    parser.add_argument(
+        "--factory",
+        metavar="MODULE:NAME",
+        help="the class or function that makes the model, for files that hold weights only",
+    )
+    parser.add_argument(
         "--force",
         dest="replace",
         action="store_true",
@@ -54,7 +69,16 @@ def run(options: argparse.Namespace) -> int:
         options.name,
         sample=options.sample,
         out=options.out,
-        options=resolve(PackOptions, {"trust": options.trust, "replace": options.replace}),
+        options=resolve(
+            PackOptions,
+            {
+                "trust": options.trust,
+                "allow": options.allow,
+                "engine": options.engine,
+                "factory": options.factory,
+                "replace": options.replace,
+            },
+        ),
         progress=print_progress,
     )
     manifest = package.manifest

@@ -23,7 +23,7 @@ class Export:
     Parameters
     ----------
     model : bytes
-        The model file, for the ``onnxruntime`` engine.
+        The model file, for the engine.
     signature : Signature
         With the source's knowledge in it, as far as the file cannot tell: column names, the
         batch dimension. The stage finds out by itself whether NaN is refused.
@@ -33,6 +33,10 @@ class Export:
         Operator set versions by domain; ``""`` is ONNX's own.
     notes : tuple of str
         What people should know about this export: outputs that it leaves out.
+    engine : str
+        The engine adapter that runs it.
+    file_name : str
+        How the package calls the file; its ending is what the engine expects.
     """
 
     model: bytes
@@ -40,6 +44,8 @@ class Export:
     exporter: str
     opset: Mapping[str, int]
     notes: tuple[str, ...] = ()
+    engine: str = "onnxruntime"
+    file_name: str = "model.onnx"
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,13 @@ class SourceModel(Protocol):
         """
         ...
 
+    def native(self, rows: Rows | None) -> Attempt | None:
+        """The way to package the model for its own framework's engine; None where there is none.
+
+        Tried only when the user asks for it.
+        """
+        ...
+
     def made_up_rows(self) -> Rows | None:
         """Rows for a model that came without a sample; None where none can be made."""
         ...
@@ -146,6 +159,9 @@ class Framework(Protocol):
 
     def load(self, audited: AuditedSource) -> SourceModel:
         """Load a source that the scan has passed.
+
+        Every word of people's interest that the framework prints (progress of long exports)
+        stays off stdout: that is for data.
 
         Raises
         ------

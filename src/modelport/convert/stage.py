@@ -7,16 +7,17 @@ from typing import Any, Final
 
 from modelport import __version__
 from modelport.adapters import Adapter, adapters_of, suffix_of
-from modelport.convert.base import Framework, SourceModel
+from modelport.convert.base import Attempt, Framework, SourceModel
 from modelport.convert.baseline import describe_rows
 from modelport.convert.parity import output_to_json
-from modelport.convert.trial import ENGINE, Candidate, Trial, try_attempt
+from modelport.convert.trial import Candidate, Trial, try_attempt
 from modelport.core.artifact import Artifact
 from modelport.core.errors import ParityError, UnsupportedError
 from modelport.core.rows import Rows
 from modelport.core.source import AuditedSource, Source
 
-MODEL_FILE: Final = "model/model.onnx"
+#: Where model files stand in a package.
+MODEL_FOLDER: Final = "model"
 
 _FURTHER: Final = "agrees on the rounded rows, and not on some as they were given"
 _NO_EXPORT: Final = ("not exported", "not loaded")
@@ -27,7 +28,11 @@ def _silent(_line: str) -> None:
 
 
 def convert(
-    audited: AuditedSource, rows: Rows | None, *, progress: Callable[[str], None] = _silent
+    audited: AuditedSource,
+    rows: Rows | None,
+    *,
+    native: bool = False,
+    progress: Callable[[str], None] = _silent,
 ) -> Artifact:
     """Convert a source model, and prove that the result gives the same answers.
 
@@ -41,6 +46,8 @@ def convert(
         A source that the scan has passed.
     rows : Rows or None
         Sample rows of the user's data; None: made-up rows, where the framework can make them.
+    native : bool
+        Keep the model in its own framework's format, to be run by that framework when served.
     progress : callable
         Told one line for people at each step.
 
@@ -64,7 +71,7 @@ def convert(
         rows = source.made_up_rows()
         origin = "none" if rows is None else "made up"
     trials: list[Trial] = []
-    for attempt in source.attempts(rows):
+    for attempt in _attempts(audited, source, rows, native):
         trials.append(try_attempt(attempt, source, rows, progress))
         if trials[-1].candidate is not None and trials[-1].candidate.close:
             break
@@ -74,10 +81,11 @@ def convert(
     kept, candidate = next(((t, c) for t, c in agreeing if c.close), agreeing[0])
     progress(f"kept: {kept.name}")
     sampled = bool(candidate.inputs) and origin == "sample"
+    model_file = f"{MODEL_FOLDER}/{candidate.export.file_name}"
     return Artifact(
-        engine=ENGINE,
-        model_file=MODEL_FILE,
-        files={MODEL_FILE: candidate.export.model},
+        engine=candidate.export.engine,
+        model_file=model_file,
+        files={model_file: candidate.export.model},
         signature=candidate.signature,
         task=source.task,
         tolerance=candidate.tolerance,
@@ -107,6 +115,22 @@ def _load(audited: AuditedSource, progress: Callable[[str], None]) -> SourceMode
         f"no framework adapter knows this source: {audited.source.name} ({audited.format})",
         hint=f"modelport converts {known}",
     )
+
+
+def _attempts(
+    audited: AuditedSource, source: SourceModel, rows: Rows | None, native: bool
+) -> Sequence[Attempt]:
+    if not native:
+        return source.attempts(rows)
+    attempt = source.native(rows)
+    if attempt is None:
+        engines = ", ".join(adapter.name for adapter in adapters_of("engine"))
+        raise UnsupportedError(
+            f"there is no engine that runs {source.framework_version} models as they are",
+            where=audited.source.name,
+            hint=f"convert it (leave out --engine native); there are engines for {engines}",
+        )
+    return [attempt]
 
 
 def _suits(adapter: Adapter, source: Source) -> bool:
@@ -171,5 +195,6 @@ def _provenance(
         "attempt": attempt,
         "opset": dict(candidate.export.opset),
         "modelport": __version__,
-        "notes": list(source.notes),
+        "containers": list(audited.containers),
+        "notes": [*audited.notes, *source.notes],
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any
 
 from modelport.adapters import find_adapter
 from modelport.convert.base import Attempt, Export, SourceModel
@@ -25,8 +25,6 @@ from modelport.core.rows import Rows
 from modelport.core.signature import Signature
 from modelport.core.tensors import Array
 from modelport.engines.base import Engine, EngineOptions, LoadedModel
-
-ENGINE: Final = "onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def try_attempt(
         export = attempt.export()
     except Exception as error:  # exporters raise whatever they like; the report quotes it
         return Trial(attempt.name, "not exported", _reason(error))
-    engine: Engine = find_adapter("engine", ENGINE).load()
+    engine: Engine = find_adapter("engine", export.engine).load()
     try:
         model = engine.load(export.model, EngineOptions())
     except ModelportError as error:

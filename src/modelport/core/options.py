@@ -36,11 +36,22 @@ class PackOptions:
     trust : bool
         Load the source even if the scan finds globals that it does not know; recorded in the
         package.
+    allow : str
+        Globals that the scan may let pass, by exact name, separated by commas; recorded.
+    engine : str
+        ``onnx``: convert to ONNX; ``native``: keep the framework's own format, and run that
+        framework when served.
+    factory : str
+        ``module:name`` of the class or function that makes the model, for files that hold
+        weights only. It is imported and called.
     replace : bool
         Replace another package of the same name in the output folder.
     """
 
     trust: bool = False
+    allow: str = ""
+    engine: str = "onnx"
+    factory: str = ""
     replace: bool = False
 
 

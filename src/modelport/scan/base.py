@@ -46,7 +46,7 @@ class ScanReport:
     Parameters
     ----------
     format : str
-        ``pickle``, ``joblib``, ``skops``, ``onnx`` or ``object``.
+        ``pickle``, ``onnx``, ``torchscript`` …; ``object`` for a live object.
     globals : tuple of str
         Every class and function that the file names, in order of first appearance.
     findings : tuple of Finding
@@ -58,6 +58,8 @@ class ScanReport:
         Files beside this one that it reads, relative to it and inside its folder.
     details : mapping
         Facts about the format: versions, operator sets.
+    inside : ScanReport or None
+        Of a container: the report about the model inside.
     """
 
     format: str
@@ -66,6 +68,7 @@ class ScanReport:
     damage: str = ""
     external_files: tuple[str, ...] = ()
     details: Mapping[str, int] = field(default_factory=dict)
+    inside: ScanReport | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The plain form."""
@@ -76,7 +79,47 @@ class ScanReport:
             "damage": self.damage,
             "external_files": list(self.external_files),
             "details": dict(self.details),
+            "inside": self.inside.to_json() if self.inside else None,
         }
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What is in a container.
+
+    Parameters
+    ----------
+    report : ScanReport
+        About the container itself: members that leave their folder, code that it would run.
+    source : Source
+        The model inside, with the container's path and the member in its name.
+    notes : tuple of str
+        What people should know: parts of the container that are not used.
+    """
+
+    report: ScanReport
+    source: Source
+    notes: tuple[str, ...] = ()
+
+
+class Container(Protocol):
+    """What a container adapter does: find the model in an archive or a folder."""
+
+    def recognises(self, source: Source) -> bool:
+        """Whether the source is such a container; cheap."""
+        ...
+
+    def open(self, source: Source) -> Opened:
+        """Read the container without running, importing or writing anything.
+
+        Raises
+        ------
+        InputError
+            When it is damaged, or there is not exactly one model in it.
+        UnsupportedError
+            When its model is of a kind that cannot be converted.
+        """
+        ...
 
 
 class Scanner(Protocol):

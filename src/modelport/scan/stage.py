@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from modelport.adapters import Adapter, adapters_of, suffix_of
-from modelport.core.errors import InputError, UnsafeError, UnsupportedError
+from modelport.core.errors import InputError, NotFoundError, UnsafeError, UnsupportedError
 from modelport.core.source import AuditedSource, Source
-from modelport.scan.base import Scanner, ScanReport
+from modelport.scan.base import Container, Finding, Scanner, ScanReport
 from modelport.scan.magic import looks_like
 
 #: The format of a live object, in which there is nothing to scan.
 OBJECT = "object"
 _MOST_NAMED = 8
+#: Containers inside containers: an archive with an MLflow folder with a TorchServe archive.
+_MOST_NESTED = 4
 
 
 def scan(source: Source) -> ScanReport:
@@ -25,7 +29,8 @@ def scan(source: Source) -> ScanReport:
     Returns
     -------
     ScanReport
-        With the findings, if there are any; `audit` turns them into a refusal.
+        With the findings, if there are any; `audit` turns them into a refusal. The report about
+        a container holds the one about the model inside.
 
     Raises
     ------
@@ -36,12 +41,10 @@ def scan(source: Source) -> ScanReport:
     MissingPackageError
         When the scanner for this file's ending needs a package that is not installed.
     """
-    if source.path is None:
-        return ScanReport(format=OBJECT)
-    return _scanner_for(source).scan(source)
+    return _read(source, _MOST_NESTED).report
 
 
-def audit(source: Source, *, trust: bool = False) -> AuditedSource:
+def audit(source: Source, *, trust: bool = False, allow: Collection[str] = ()) -> AuditedSource:
     """Let a source pass to its loader, or refuse it.
 
     Parameters
@@ -49,6 +52,8 @@ def audit(source: Source, *, trust: bool = False) -> AuditedSource:
     source : Source
     trust : bool
         Let it pass in spite of findings, and record their names. Damage is never let through.
+    allow : collection of str
+        Findings that may pass, by their exact names (``package.module.Class``); recorded.
 
     Returns
     -------
@@ -61,37 +66,99 @@ def audit(source: Source, *, trust: bool = False) -> AuditedSource:
     InputError
         As `scan`, and for a file with findings that is damaged besides.
     """
-    report = scan(source)
+    read = _read(source, _MOST_NESTED)
     where = str(source.path or source.name)
-    if report.findings and not trust:
-        raise _refusal(source.name, report, where)
-    if report.damage:
-        raise InputError(report.damage, where=where, hint="save the model again")
-    names = dict.fromkeys(finding.what for finding in report.findings)
-    return AuditedSource(source=source, format=report.format, trusted=tuple(names))
+    findings = [finding for report in read.reports for finding in report.findings]
+    refused = [finding for finding in findings if finding.what not in allow]
+    if refused and not trust:
+        raise _refusal(source.name, refused, where)
+    damage = next((report.damage for report in read.reports if report.damage), "")
+    if damage:
+        raise InputError(damage, where=where, hint="save the model again")
+    *containers, innermost = read.reports
+    return AuditedSource(
+        source=_with_external_files(read.source, innermost.external_files),
+        format=innermost.format,
+        trusted=tuple(dict.fromkeys(finding.what for finding in findings)),
+        containers=tuple(report.format for report in containers),
+        notes=read.notes,
+        globals=innermost.globals,
+    )
 
 
-def _refusal(name: str, report: ScanReport, where: str) -> UnsafeError:
-    shown = [finding.describe() for finding in report.findings[:_MOST_NAMED]]
-    more = len(report.findings) - len(shown)
+@dataclass(frozen=True)
+class _Reading:
+    """The reports from the outermost container to the model, and the model itself."""
+
+    reports: tuple[ScanReport, ...]
+    source: Source
+    notes: tuple[str, ...] = ()
+
+    @property
+    def report(self) -> ScanReport:
+        report = self.reports[-1]
+        for outer in reversed(self.reports[:-1]):
+            report = replace(outer, inside=report)
+        return report
+
+
+def _read(source: Source, nested: int) -> _Reading:
+    if source.path is None:
+        return _Reading((ScanReport(format=OBJECT),), source)
+    for record in adapters_of("container"):
+        if record.missing():
+            continue
+        container: Container = record.load()
+        if not container.recognises(source):
+            continue
+        if not nested:
+            raise UnsupportedError(
+                f"archives are nested more than {_MOST_NESTED} deep", where=str(source.path)
+            )
+        opened = container.open(source)
+        inner = _read(opened.source, nested - 1)
+        return _Reading(
+            (opened.report, *inner.reports), inner.source, (*opened.notes, *inner.notes)
+        )
+    return _Reading((_scanner_for(source).scan(source),), source)
+
+
+def _with_external_files(source: Source, wanted: Collection[str]) -> Source:
+    """Read the files beside the model that it refers to; the scan has checked their names."""
+    if not wanted or source.path is None:
+        return source
+    folder = source.path.parent
+    files = dict(source.files)
+    for name in wanted:
+        path = folder / name
+        if name in files:
+            continue
+        if not path.is_file():
+            near = sorted(p.name for p in folder.glob("*")) if folder.is_dir() else []
+            raise NotFoundError("file that the model refers to", name, near, where=str(folder))
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise UnsafeError(f"a link leaves the model's folder: {name}", where=str(folder))
+        files[name] = path.read_bytes()
+    return replace(source, files=files)
+
+
+def _refusal(name: str, findings: list[Finding], where: str) -> UnsafeError:
+    shown = [finding.describe() for finding in findings[:_MOST_NAMED]]
+    more = len(findings) - len(shown)
     if more:
         shown.append(f"and {more} more")
+    names = list(dict.fromkeys(finding.what for finding in findings if finding.kind == "global"))
+    one = f"--allow {names[0]} lets exactly that pass; " if len(names) == 1 else ""
     return UnsafeError(
         f"it is not safe to load {name}: {'; '.join(shown)}",
         where=where,
-        hint="--trust loads it all the same, if you made this file yourself",
+        hint=f"{one}--trust loads it all the same, if you made this file yourself",
     )
 
 
 def _scanner_for(source: Source) -> Scanner:
     where = str(source.path)
-    if source.path is not None and source.path.is_dir():
-        raise UnsupportedError(
-            "a folder cannot be read as a model",
-            where=where,
-            hint=_supported(adapters_of("scanner")),
-        )
-    if not source.content:
+    if not source.content and not source.is_folder:
         raise InputError("the file is empty", where=where)
     suffix = suffix_of(PurePath(source.name))
     # The scanner for the file's ending first: the others may need packages that are not here.
@@ -101,6 +168,12 @@ def _scanner_for(source: Source) -> Scanner:
             scanner: Scanner = record.load()
             if scanner.recognises(source):
                 return scanner
+    if source.is_folder:
+        raise UnsupportedError(
+            "the folder holds no model that is known",
+            where=where,
+            hint=_supported([*records, *adapters_of("container")]),
+        )
     guess = looks_like(source.content)
     if not guess and suffix in records[0].suffixes:
         # It has the right ending and the wrong content: its scanner can say where it breaks.

@@ -165,6 +165,10 @@ class OnnxModel:
             tuple(_with_lead(spec, batch) for spec in signature.outputs),
         )
 
+    def native(self, rows: Rows | None) -> Attempt | None:
+        """None: there is no engine for it."""
+        return None
+
     def made_up_rows(self) -> Rows | None:
         """Normally distributed numbers, for models whose inputs are all floating-point."""
         generator = np.random.default_rng(20261121)

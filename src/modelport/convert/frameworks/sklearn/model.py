@@ -104,6 +104,10 @@ class SklearnModel:
                 attempts.append(Attempt(name, partial(export, recipe)))
         return attempts
 
+    def native(self, rows: Rows | None) -> Attempt | None:
+        """None: there is no engine for it."""
+        return None
+
     def made_up_rows(self) -> Rows | None:
         """See `modelport.convert.base.SourceModel.made_up_rows`."""
         rows = make_up_rows(self._estimator, self._layout)

@@ -1,0 +1,1 @@
+"""Archives and folders in which a model lies."""
