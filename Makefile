@@ -11,11 +11,12 @@ WORKERS ?= 2
 # The stamp holds what was installed, so that a changed pyproject.toml is installed again.
 setup: $(READY)
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml tests/real_models.py tests/real_models.txt
 	@echo "setting up $(VENV) (about two minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/python tests/real_models.py tests/real_models.txt
 	@touch $@
 
 # What the tests and benchmarks run beside Python: a load generator and curl.
