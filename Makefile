@@ -16,7 +16,7 @@ $(READY): pyproject.toml tests/real_models.py tests/real_models.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
-	$(BIN)/python tests/real_models.py tests/real_models.txt
+	$(BIN)/python tests/real_models.py
 	@touch $@
 
 # What the tests and benchmarks run beside Python: a load generator and curl.
