@@ -5,6 +5,7 @@ The command line is a thin layer over this module; so is a notebook.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from modelport.core.errors import InputError, NotFoundError
+from modelport.core.artifact import Artifact
+from modelport.core.errors import ConflictError, InputError, NotFoundError
 from modelport.core.options import PackOptions, RegistryOptions, ServeOptions
 from modelport.core.package import Package, is_package, open_package
 from modelport.core.rows import Rows
@@ -78,20 +80,83 @@ def pack(
     --------
     >>> package = pack(classifier, "digits", sample=X_test)  # doctest: +SKIP
     """
-    from modelport.convert.stage import convert
     from modelport.core.manifest import check_name
     from modelport.package.stage import build_package
-    from modelport.scan.stage import audit
 
     options = options or PackOptions()
     check_name(name)
+    artifact = _artifact(source, sample, options, progress)
+    return build_package(artifact, name, Path(out), replace=options.replace)
+
+
+def convert(
+    source: Any,
+    out: str | Path,
+    *,
+    sample: Any = None,
+    options: PackOptions | None = None,
+    progress: Progress = _quiet,
+) -> Artifact:
+    """Convert a source model to one ``.onnx`` file, with the same proof as `pack`.
+
+    Parameters
+    ----------
+    source : str, Path or object
+        A model file or folder, or a live model.
+    out : str or Path
+        The file to write; written beside and renamed, so that it is whole or not there.
+    sample : str, Path, ndarray, DataFrame or mapping of str to ndarray, optional
+        As for `pack`.
+    options : PackOptions, optional
+        ``engine`` must be ``onnx``.
+    progress : callable, optional
+        Told what happens, a line at a time.
+
+    Returns
+    -------
+    Artifact
+        With the parity report.
+
+    Raises
+    ------
+    ConflictError
+        When `out` exists with other content and ``options.replace`` is not set.
+    InputError, UnsafeError, ParityError
+        As `pack`.
+    """
+    from modelport.core.package import write_durably
+
+    options = options or PackOptions()
+    path = Path(out)
+    if options.engine != "onnx" or path.suffix.lower() != ".onnx":
+        raise InputError(
+            f"convert writes one .onnx file, not {path.name}", hint="'modelport pack' does more"
+        )
+    if path.is_dir():
+        raise ConflictError(f"a folder stands here: {path}")
+    artifact = _artifact(source, sample, options, progress)
+    content = artifact.files[artifact.model_file]
+    if path.exists() and not options.replace and path.read_bytes() != content:
+        raise ConflictError(f"another file exists: {path}", hint="--force replaces it")
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write_durably(staged, content)
+        staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)
+    return artifact
+
+
+def _artifact(source: Any, sample: Any, options: PackOptions, progress: Progress) -> Artifact:
+    from modelport.convert.stage import convert as convert_source
+    from modelport.scan.stage import audit
+
     if options.engine not in ("onnx", "native"):
         raise InputError(f"not an engine: {options.engine!r}", hint="onnx or native")
     rows = to_rows(sample) if sample is not None else None
     allow = [name for name in options.allow.replace(",", " ").split() if name]
     audited = audit(Source.of(source, factory=options.factory), trust=options.trust, allow=allow)
-    artifact = convert(audited, rows, native=options.engine == "native", progress=progress)
-    return build_package(artifact, name, Path(out), replace=options.replace)
+    return convert_source(audited, rows, native=options.engine == "native", progress=progress)
 
 
 def inspect(package: str | Path) -> Package:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from modelport.core.errors import ModelportError
+
+#: Seconds between two signs of life: on a terminal, and in a log.
+_TICK: Final = 1.0
+_LOG_TICK: Final = 30.0
 
 
 def print_json(value: Any) -> None:
@@ -36,6 +42,52 @@ def print_error(error: ModelportError, *, as_json: bool) -> None:
 def print_progress(line: str) -> None:
     """Tell people what happens."""
     print(line, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Tells people what happens, and that something still does.
+
+    Called with a line at each step. While a step goes on, its time counts on the same line of a
+    terminal; in a log, a line says so every half minute.
+
+    Examples
+    --------
+    >>> with Progress() as progress:  # doctest: +SKIP
+    ...     api.pack("model.joblib", "churn", progress=progress)
+    """
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._line = ""
+        self._since = 0.0
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
+
+    def __enter__(self) -> Progress:
+        self._ticker.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._ticker.join()
+
+    def __call__(self, line: str) -> None:
+        """Begin the next step."""
+        with self._lock:
+            self._line, self._since = line, time.monotonic()
+            print_progress(line)
+
+    def _tick(self) -> None:
+        period = _TICK if self._terminal else _LOG_TICK
+        while not self._ended.wait(period):
+            with self._lock:
+                seconds = int(time.monotonic() - self._since)
+                if not self._line or seconds < period:
+                    continue
+                # On a terminal the step's own line is written anew, one row up.
+                start = "\x1b[1A\x1b[2K\r" if self._terminal else "still "
+                print_progress(f"{start}{self._line} ({seconds} s)")
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

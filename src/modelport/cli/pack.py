@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 
 from modelport import api
-from modelport.cli.output import human_size, print_json, print_progress
+from modelport.cli.output import Progress, human_size, print_json
+from modelport.cli.source_flags import add_source, source_flags
 from modelport.core.options import PackOptions
 from modelport.core.parity_report import describe_parity
 from modelport.core.settings import resolve
@@ -23,34 +24,13 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
-    parser.add_argument("source", metavar="SOURCE", help=".joblib .pkl .skops .onnx …")
+    add_source(parser)
     parser.add_argument("--name", required=True, help="the model's name")
-    parser.add_argument(
-        "--sample",
-        metavar="FILE",
-        help="rows like those the model will see: .npy .npz .csv .parquet .json .jsonl",
-    )
     parser.add_argument("--out", metavar="DIR", default=".", help="write DIR/NAME (default: here)")
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        default=None,
-        help="load the source even if the scan finds globals it does not know; recorded",
-    )
-    parser.add_argument(
-        "--allow",
-        metavar="NAMES",
-        help="let exactly these globals pass the scan (package.module.Class, …); recorded",
-    )
     parser.add_argument(
         "--engine",
         choices=("onnx", "native"),
         help="native: do not convert, run the original framework when served (larger, slower)",
-    )
-    parser.add_argument(
-        "--factory",
-        metavar="MODULE:NAME",
-        help="the class or function that makes the model, for files that hold weights only",
     )
     parser.add_argument(
         "--force",
@@ -64,23 +44,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Pack, and print the parity report."""
-    package = api.pack(
-        options.source,
-        options.name,
-        sample=options.sample,
-        out=options.out,
-        options=resolve(
-            PackOptions,
-            {
-                "trust": options.trust,
-                "allow": options.allow,
-                "engine": options.engine,
-                "factory": options.factory,
-                "replace": options.replace,
-            },
-        ),
-        progress=print_progress,
+    chosen = resolve(
+        PackOptions,
+        {**source_flags(options), "engine": options.engine, "replace": options.replace},
     )
+    with Progress() as progress:
+        package = api.pack(
+            options.source,
+            options.name,
+            sample=options.sample,
+            out=options.out,
+            options=chosen,
+            progress=progress,
+        )
     manifest = package.manifest
     if options.json:
         print_json(
