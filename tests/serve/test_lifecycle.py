@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -453,6 +454,20 @@ def test_the_end_of_all_workers(pair: RunningServer) -> None:
             os.kill(pid, 0)
     with pytest.raises(ConnectionRefusedError):
         pair.socket()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends orphans on Linux only")
+def test_workers_end_with_a_parent_that_was_killed(pair: RunningServer) -> None:
+    pair.process.kill()
+    pair.process.wait(LIMIT)
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", pair.port), LIMIT).close()
+            time.sleep(0.02)
+            continue
+        return
+    raise AssertionError("the port still answers")
 
 
 def test_a_worker_that_refuses_ends_the_server(tmp_path: Path, launch: Serve) -> None:
