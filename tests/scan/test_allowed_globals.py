@@ -16,8 +16,8 @@ from modelport.core.allowed_globals import (
     python3_name,
     refusal,
 )
-from modelport.scan.calls import call_problem
-from modelport.scan.standins import Named
+from modelport.scan.pickles.calls import call_problem
+from modelport.scan.pickles.standins import Named
 
 from . import hostile
 

@@ -22,7 +22,7 @@ from modelport.core.errors import (
     UnsupportedError,
 )
 from modelport.core.source import Source
-from modelport.scan import compression
+from modelport.scan.pickles import compression
 from modelport.scan.scanners.pickle import PickleScanner
 from modelport.scan.stage import audit, scan
 

@@ -11,8 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 from skl2onnx import to_onnx
 from sklearn.ensemble import RandomForestClassifier
 
-from modelport.core.errors import InputError, LimitError, ModelportError, UnsafeError
+from modelport.core.errors import InputError, LimitError, ModelportError, NotFoundError, UnsafeError
 from modelport.core.source import Source
+from modelport.scan.encodings import protobuf
 from modelport.scan.scanners import onnx as scanner
 from modelport.scan.stage import audit, scan
 
@@ -72,11 +73,17 @@ def test_real_models_pass():
 
 
 @pytest.mark.parametrize("location", ["weights.bin", "data/weights.bin", "a b-c_d.data", "w..x"])
-def test_files_beside_the_model_are_reported(location):
+def test_files_beside_the_model_are_reported_and_read(location, source, tmp_path):
     content = model_of(weights=tensor(location, offset="0", length="24")).SerializeToString()
-    report = scan(in_memory(content))
-    assert report.external_files == (location,)
-    assert audit(in_memory(content)).trusted == ()
+    model = source(content, "model.onnx")
+    assert scan(model).external_files == (location,)
+    with pytest.raises(NotFoundError, match="file that the model refers to"):
+        audit(model)
+    (tmp_path / location).parent.mkdir(exist_ok=True)
+    (tmp_path / location).write_bytes(b"\0" * 24)
+    audited = audit(model)
+    assert audited.trusted == ()
+    assert audited.source.files == {location: b"\0" * 24}
 
 
 ESCAPES = [
@@ -214,7 +221,7 @@ def varint(number: int) -> bytes:
 
 
 def test_fields_are_bounded(monkeypatch):
-    monkeypatch.setattr(scanner, "MOST_FIELDS", 1000)
+    monkeypatch.setattr(protobuf, "MOST_FIELDS", 1000)
     with pytest.raises(LimitError):
         scan(in_memory(b"\x08\x0a" * 2000))
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from modelport.core.allowed_globals import is_allowed, python3_name
 from modelport.core.errors import InputError, ModelportError, UnsafeError
 from modelport.core.source import Source
-from modelport.scan import log as scan_log
+from modelport.scan.pickles import log as scan_log
 from modelport.scan.scanners.pickle import PickleScanner
 from modelport.scan.stage import audit, scan
 
@@ -163,6 +163,8 @@ def test_report_is_plain(source):
         "damage": "",
         "external_files": [],
         "details": {},
+        "inside": None,
+        "notes": [],
     }
 
 

@@ -19,6 +19,7 @@ from skops.io.exceptions import UnsupportedTypeException
 
 from modelport.core.errors import InputError, LimitError, ModelportError, UnsafeError
 from modelport.core.source import Source
+from modelport.scan.archives import zip_archive
 from modelport.scan.scanners import skops as scanner
 from modelport.scan.stage import audit, scan
 
@@ -143,7 +144,10 @@ def test_claiming_an_older_protocol_does_not_help(protocol):
 
 @pytest.mark.parametrize("member", SLIPS)
 def test_members_that_leave_the_archive_are_refused(member):
-    with pytest.raises(UnsafeError, match="not a member that skops writes"):
+    with pytest.raises(
+        UnsafeError,
+        match=r"not a member that skops|an absolute path|leaves the archive|not a plain name",
+    ):
         audit(in_memory(edited(lambda schema: None, {member: b"x"})))
 
 
@@ -163,7 +167,7 @@ def test_symbolic_links_and_doubles_are_refused():
 
 
 def test_archives_that_grow_are_not_unpacked(monkeypatch):
-    monkeypatch.setattr(scanner, "FREE_SIZE", 1 << 20)
+    monkeypatch.setattr(zip_archive, "FREE_SIZE", 1 << 20)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("schema.json", "{}")

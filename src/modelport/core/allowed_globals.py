@@ -88,6 +88,14 @@ _MODEL_CLASSES: Final[Mapping[str, frozenset[str]]] = {
     "pandas.core.indexes.range": frozenset({"RangeIndex"}),
     "pandas.core.internals.managers": frozenset({"SingleBlockManager"}),
     "pandas.core.series": frozenset({"Series"}),
+    "catboost.core": _words("CatBoost CatBoostClassifier CatBoostRanker CatBoostRegressor"),
+    "lightgbm.basic": frozenset({"Booster"}),
+    "lightgbm.sklearn": _words("LGBMClassifier LGBMModel LGBMRanker LGBMRegressor"),
+    "xgboost.callback": frozenset({"EarlyStopping"}),
+    "xgboost.core": frozenset({"Booster"}),
+    "xgboost.sklearn": _words(
+        "XGBClassifier XGBRFClassifier XGBRFRegressor XGBRanker XGBRegressor"
+    ),
 }
 
 _UFUNCS: Final = frozenset(name for name, value in vars(np).items() if isinstance(value, np.ufunc))
@@ -165,7 +173,7 @@ _VALUES: Final[Mapping[str, frozenset[str]]] = {
     ),
 }
 
-#: What a file may call while it loads; ``scan/calls.py`` has the rule for each one's arguments.
+#: What a file may call while it loads; ``scan/pickles/calls.py`` has the rules for the arguments.
 RECONSTRUCTORS: Final[Mapping[str, frozenset[str]]] = {
     "_codecs": frozenset({"encode"}),
     "builtins": _words("bytearray bytes complex frozenset object range set slice"),

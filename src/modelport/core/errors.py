@@ -22,8 +22,9 @@ No error knows HTTP: one table in ``serve/statuses.py`` maps them at the edge.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 
 class ModelportError(Exception):
@@ -37,15 +38,25 @@ class ModelportError(Exception):
         The place: a path, or a position inside a document (``inputs[0].shape``).
     hint : str, optional
         What the reader can do now.
+    report : mapping, optional
+        More for programs, as plain data: what every attempt came to.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str = "",
+        hint: str = "",
+        report: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.where = where
         self.hint = hint
+        self.report = report
 
     @property
     def line(self) -> str:

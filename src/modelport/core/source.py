@@ -37,6 +37,8 @@ class Source:
     factory : str
         ``module:name`` of a class or function that makes the model to which the file holds the
         weights. Naming it is the user's consent to run it.
+    signature : str
+        Which of several signatures is meant, for files that have several (SavedModel).
     """
 
     name: str
@@ -45,9 +47,10 @@ class Source:
     content: bytes = field(default=b"", repr=False)
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     factory: str = ""
+    signature: str = ""
 
     @classmethod
-    def of(cls, thing: Any, *, factory: str = "") -> Source:
+    def of(cls, thing: Any, *, factory: str = "", signature: str = "") -> Source:
         """Make a source of a path (`str` or `Path`) or of a live model object.
 
         Raises
@@ -58,15 +61,15 @@ class Source:
             When something in a folder is a link out of it.
         """
         if not isinstance(thing, str | Path):
-            return cls(name=type(thing).__name__, model=thing, factory=factory)
+            return cls(type(thing).__name__, model=thing, factory=factory, signature=signature)
         path = Path(thing)
         if not path.exists():
             near = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
             raise NotFoundError("source model", path.name, near, where=str(path.parent))
         name = path.name or path.resolve().name
         if path.is_dir():
-            return cls(name=name, path=path, files=_read_folder(path), factory=factory)
-        return cls(name=name, path=path, content=path.read_bytes(), factory=factory)
+            return cls(name, path, files=_read_folder(path), factory=factory, signature=signature)
+        return cls(name, path, content=path.read_bytes(), factory=factory, signature=signature)
 
     @property
     def is_folder(self) -> bool:

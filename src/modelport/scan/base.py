@@ -30,6 +30,11 @@ class Finding:
     where: str
     why: str
 
+    @property
+    def is_name(self) -> bool:
+        """Whether it is a name that a person may know and allow: of a class or an operator."""
+        return self.kind == "global" or "::" in self.what
+
     def describe(self) -> str:
         """One line for people."""
         return f"{self.what} ({self.where}: {self.why})"
@@ -60,6 +65,8 @@ class ScanReport:
         Facts about the format: versions, operator sets.
     inside : ScanReport or None
         Of a container: the report about the model inside.
+    notes : tuple of str
+        Of a container: what people should know, parts of it that are not used.
     """
 
     format: str
@@ -69,6 +76,7 @@ class ScanReport:
     external_files: tuple[str, ...] = ()
     details: Mapping[str, int] = field(default_factory=dict)
     inside: ScanReport | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The plain form."""
@@ -80,6 +88,7 @@ class ScanReport:
             "external_files": list(self.external_files),
             "details": dict(self.details),
             "inside": self.inside.to_json() if self.inside else None,
+            "notes": list(self.notes),
         }
 
 
@@ -91,14 +100,15 @@ class Opened:
     ----------
     report : ScanReport
         About the container itself: members that leave their folder, code that it would run.
-    source : Source
-        The model inside, with the container's path and the member in its name.
+    source : Source or None
+        The model inside, with the container's path and the member in its name; None when the
+        report has findings for which nothing is read from it.
     notes : tuple of str
         What people should know: parts of the container that are not used.
     """
 
     report: ScanReport
-    source: Source
+    source: Source | None
     notes: tuple[str, ...] = ()
 
 

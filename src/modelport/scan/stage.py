@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import PurePath
+from typing import Final
 
 from modelport.adapters import Adapter, adapters_of, suffix_of
 from modelport.core.errors import InputError, NotFoundError, UnsafeError, UnsupportedError
 from modelport.core.source import AuditedSource, Source
 from modelport.scan.base import Container, Finding, Scanner, ScanReport
-from modelport.scan.magic import looks_like
+from modelport.scan.magic import Guess, folder_looks_like, looks_like
 
 #: The format of a live object, in which there is nothing to scan.
 OBJECT = "object"
+#: Endings that many other files have too; only their content tells.
+COMMON_SUFFIXES: Final = frozenset(
+    {".bin", ".ckpt", ".gz", ".json", ".model", ".pb", ".tar", ".tgz", ".txt", ".zip"}
+)
 _MOST_NAMED = 8
 #: Containers inside containers: an archive with an MLflow folder with a TorchServe archive.
 _MOST_NESTED = 4
+# Names that a hint repeats, to be copied.
+_FEW = 4
 
 
 def scan(source: Source) -> ScanReport:
@@ -92,7 +99,10 @@ class _Reading:
 
     reports: tuple[ScanReport, ...]
     source: Source
-    notes: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(note for report in self.reports for note in report.notes)
 
     @property
     def report(self) -> ScanReport:
@@ -116,19 +126,23 @@ def _read(source: Source, nested: int) -> _Reading:
                 f"archives are nested more than {_MOST_NESTED} deep", where=str(source.path)
             )
         opened = container.open(source)
+        report = replace(opened.report, notes=opened.notes)
+        if opened.source is None:
+            return _Reading((report,), source)
         inner = _read(opened.source, nested - 1)
-        return _Reading(
-            (opened.report, *inner.reports), inner.source, (*opened.notes, *inner.notes)
-        )
+        return _Reading((report, *inner.reports), inner.source)
     return _Reading((_scanner_for(source).scan(source),), source)
 
 
 def _with_external_files(source: Source, wanted: Collection[str]) -> Source:
-    """Read the files beside the model that it refers to; the scan has checked their names."""
-    if not wanted or source.path is None:
+    """Read the files beside the model that it refers to; the scan has checked their names.
+
+    Other files beside it are not a part of it.
+    """
+    if source.path is None or source.is_folder:
         return source
     folder = source.path.parent
-    files = dict(source.files)
+    files = {name: content for name, content in source.files.items() if name in wanted}
     for name in wanted:
         path = folder / name
         if name in files:
@@ -147,12 +161,13 @@ def _refusal(name: str, findings: list[Finding], where: str) -> UnsafeError:
     more = len(findings) - len(shown)
     if more:
         shown.append(f"and {more} more")
-    names = list(dict.fromkeys(finding.what for finding in findings if finding.kind == "global"))
-    one = f"--allow {names[0]} lets exactly that pass; " if len(names) == 1 else ""
+    names = list(dict.fromkeys(finding.what for finding in findings if finding.is_name))
+    exactly = "that pass" if len(names) == 1 else "those pass"
+    few = f"--allow {','.join(names)} lets exactly {exactly}; " if 0 < len(names) <= _FEW else ""
     return UnsafeError(
         f"it is not safe to load {name}: {'; '.join(shown)}",
         where=where,
-        hint=f"{one}--trust loads it all the same, if you made this file yourself",
+        hint=f"{few}--trust loads it all the same, if you made this file yourself",
     )
 
 
@@ -161,30 +176,39 @@ def _scanner_for(source: Source) -> Scanner:
     if not source.content and not source.is_folder:
         raise InputError("the file is empty", where=where)
     suffix = suffix_of(PurePath(source.name))
-    # The scanner for the file's ending first: the others may need packages that are not here.
-    records = sorted(adapters_of("scanner"), key=lambda record: suffix not in record.suffixes)
+    # The scanner for the file's ending first: the others may need packages that are not here,
+    # or that take long to import.
+    records = sorted(
+        adapters_of("scanner"),
+        key=lambda record: (suffix not in record.suffixes, bool(record.requires)),
+    )
     for record in records:
         if suffix in record.suffixes or not record.missing():
             scanner: Scanner = record.load()
             if scanner.recognises(source):
                 return scanner
     if source.is_folder:
+        guess = folder_looks_like(source.files)
+        known = f"; it looks like {guess.name}" if guess else ""
         raise UnsupportedError(
-            "the folder holds no model that is known",
+            f"the folder holds no model that is known{known}",
             where=where,
-            hint=_supported([*records, *adapters_of("container")]),
+            hint=_hint(guess, [*records, *adapters_of("container")]),
         )
-    guess = looks_like(source.content)
-    if not guess and suffix in records[0].suffixes:
+    guess = looks_like(source.content, source.name)
+    if not guess and suffix in records[0].suffixes and suffix not in COMMON_SUFFIXES:
         # It has the right ending and the wrong content: its scanner can say where it breaks.
         named: Scanner = records[0].load()
         return named
     raise UnsupportedError(
-        f"no scanner knows this format; it looks like {guess}" if guess else "unknown format",
+        f"no scanner knows this format; it looks like {guess.name}" if guess else "unknown format",
         where=where,
-        hint=_supported(records),
+        hint=_hint(guess, records),
     )
 
 
-def _supported(records: list[Adapter]) -> str:
+def _hint(guess: Guess | None, records: list[Adapter]) -> str:
+    """What to do instead; what is supported, where nothing better is known."""
+    if guess is not None and guess.hint:
+        return guess.hint
     return "supported: " + "; ".join(record.summary for record in records)

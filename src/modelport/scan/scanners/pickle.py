@@ -5,29 +5,20 @@ from __future__ import annotations
 import pickle
 import pickletools
 import struct
-from typing import Final
+import warnings
 
 from modelport.core.allowed_globals import ARRAY_WRAPPER
 from modelport.core.errors import InputError
 from modelport.core.source import Source
+from modelport.core.torch_globals import LEGACY_TORCH_MAGIC
+from modelport.scan.archives.zip_archive import MAGIC as ZIP_MAGIC
 from modelport.scan.base import ScanReport
-from modelport.scan.compression import compression_of, decompress, peek
-from modelport.scan.dry_unpickler import DryUnpickler
-from modelport.scan.log import Abandoned, Log
-from modelport.scan.reader import Reader
+from modelport.scan.pickles.compression import compression_of, decompress, peek
+from modelport.scan.pickles.damage import DAMAGE, say
+from modelport.scan.pickles.dry_unpickler import DryUnpickler
+from modelport.scan.pickles.log import Abandoned, Log
+from modelport.scan.pickles.reader import Reader
 
-# What Python's unpickler raises for streams that are no pickles.
-_DAMAGE: Final = (
-    pickle.UnpicklingError,
-    struct.error,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
 _PEEKED_INSTRUCTIONS = 200
 
 
@@ -79,24 +70,14 @@ def _read_all(content: bytes, log: Log) -> str:
             DryUnpickler(reader, log).load()
         except Abandoned:
             return ""
-        except _DAMAGE as error:
+        except DAMAGE as error:
             if first:
-                return (
-                    f"the pickle is damaged or truncated at byte {reader.position}: {_say(error)}"
-                )
+                return f"the pickle is damaged or truncated at byte {reader.position}: {say(error)}"
             log.position = start
             log.note("stream", "bytes after the end", "they are not another pickle")
             return ""
         first = False
     return ""
-
-
-def _say(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"{error.args[0]!r} is not an instruction"
-    if isinstance(error, IndexError):
-        return "an instruction finds nothing on the stack"
-    return str(error) or type(error).__name__
 
 
 def _starts_a_pickle(content: bytes) -> bool:
@@ -105,14 +86,18 @@ def _starts_a_pickle(content: bytes) -> bool:
     Protocol 2 and later begin with their number. Older pickles have no mark of their own, so
     their first instructions are read, without running them.
     """
+    if content.startswith((ZIP_MAGIC, LEGACY_TORCH_MAGIC)):
+        return False
     if content[:1] == pickle.PROTO:
         return len(content) > 1 and content[1] <= pickle.HIGHEST_PROTOCOL
-    try:
-        for count, (code, _, _) in enumerate(pickletools.genops(content)):
-            if code.name == "STOP":
-                return count > 0
-            if count > _PEEKED_INSTRUCTIONS:
-                return True
-    except (ValueError, OverflowError, struct.error):
-        pass
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about escape sequences, in bytes that are no pickle
+        try:
+            for count, (code, _, _) in enumerate(pickletools.genops(content)):
+                if code.name == "STOP":
+                    return count > 0
+                if count > _PEEKED_INSTRUCTIONS:
+                    return True
+        except (ValueError, OverflowError, struct.error):
+            pass
     return False

@@ -6,10 +6,8 @@ What skops does not look at is the archive: names that leave it, and sizes.
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import zipfile
 from typing import Any, Final
 
 from skops.io import get_untrusted_types
@@ -18,20 +16,22 @@ from modelport.adapters import suffix_of
 from modelport.core.allowed_globals import is_model_class, is_value, refusal
 from modelport.core.errors import InputError, LimitError, ModelportError
 from modelport.core.source import Source
+from modelport.scan.archives.zip_archive import (
+    MAGIC,
+    ZipArchive,
+    member_finding,
+    member_names,
+    open_zip,
+)
 from modelport.scan.base import Finding, ScanReport
 
 SCHEMA: Final = "schema.json"
-MOST_MEMBERS: Final = 100_000
-#: Any archive may grow to this size; beyond it the growth is bounded as well.
+#: Members may be read to this size; beyond it the readings are bounded as well.
 FREE_SIZE: Final = 256 << 20
-MOST_GROWTH: Final = 200
-MOST_SIZE: Final = 16 << 30
 _MOST_READINGS: Final = 4
-_SYMBOLIC_LINK: Final = 0xA  # the file type in the upper bits of Unix's mode
 
 # skops names its members after object ids and random UUIDs.
 _MEMBER = re.compile(r"[A-Za-z0-9-]{1,64}\.(npy|npz|bin)", re.ASCII)
-_MAGIC: Final = b"PK\x03\x04"
 # skops makes these by their constructors and never sets a state on them; their arguments are
 # types that are checked themselves.
 _CONSTRUCTED: Final = frozenset(
@@ -57,24 +57,25 @@ class SkopsScanner:
 
     def recognises(self, source: Source) -> bool:
         """See `modelport.scan.base.Scanner.recognises`."""
-        if not source.content.startswith(_MAGIC):
-            return False
-        try:
-            with zipfile.ZipFile(io.BytesIO(source.content)) as archive:
-                return SCHEMA in archive.namelist()
-        except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
-            return source.path is not None and suffix_of(source.path) == ".skops"
+        names = member_names(source.content)
+        if names:
+            return SCHEMA in names
+        # Damaged, so that only the ending can tell.
+        return (
+            source.content.startswith(MAGIC)
+            and source.path is not None
+            and suffix_of(source.path) == ".skops"
+        )
 
     def scan(self, source: Source) -> ScanReport:
         """See `modelport.scan.base.Scanner.scan`."""
         where = str(source.path or source.name)
         try:
-            with zipfile.ZipFile(io.BytesIO(source.content)) as archive:
-                _check_sizes(archive, len(source.content), where)
-                findings = _check_members(archive)
-                if findings:  # skops would read the members; it must not
-                    return ScanReport("skops", findings=tuple(findings))
-                _check_references(archive, where)
+            archive = open_zip(source.content, where)
+            findings = _check_members(archive)
+            if findings:  # skops would read the members; it must not
+                return ScanReport("skops", findings=tuple(findings))
+            _check_references(archive, where)
             names = get_untrusted_types(data=source.content)
         except ModelportError:
             raise
@@ -100,33 +101,20 @@ def _refusal(full: str) -> str:
     return refusal(module, name) or "it may be called only by a pickle, where calls are checked"
 
 
-def _check_sizes(archive: zipfile.ZipFile, size: int, where: str) -> None:
-    members = archive.infolist()
-    if len(members) > MOST_MEMBERS:
-        raise LimitError(f"the archive has more than {MOST_MEMBERS} members", where=where)
-    most = min(max(FREE_SIZE, MOST_GROWTH * size), MOST_SIZE)
-    if sum(member.file_size for member in members) > most:
-        raise LimitError(f"the archive grows to more than {most} bytes", where=where)
+def _check_members(archive: ZipArchive) -> list[Finding]:
+    return [
+        *archive.findings,
+        *(
+            member_finding(name, "not a member that skops writes")
+            for name in archive.sizes
+            if name != SCHEMA and not _MEMBER.fullmatch(name)
+        ),
+    ]
 
 
-def _check_members(archive: zipfile.ZipFile) -> list[Finding]:
-    findings = []
-    seen: set[str] = set()
-    for member in archive.infolist():
-        name = member.filename
-        if name != SCHEMA and not _MEMBER.fullmatch(name):
-            findings.append(_member(name, "not a member that skops writes"))
-        if name in seen:
-            findings.append(_member(name, "there are two members of this name"))
-        if member.external_attr >> 28 == _SYMBOLIC_LINK:
-            findings.append(_member(name, "a symbolic link"))
-        seen.add(name)
-    return findings
-
-
-def _check_references(archive: zipfile.ZipFile, where: str) -> None:
+def _check_references(archive: ZipArchive, where: str) -> None:
     """Bound what skops reads: it reads a member anew for each place that names it."""
-    sizes = {member.filename: member.file_size for member in archive.infolist()}
+    sizes = archive.sizes
     total, waiting = 0, [json.loads(archive.read(SCHEMA))]
     while waiting:
         part: Any = waiting.pop()
@@ -139,7 +127,3 @@ def _check_references(archive: zipfile.ZipFile, where: str) -> None:
     most = max(FREE_SIZE, _MOST_READINGS * sum(sizes.values()))
     if total > most:
         raise LimitError(f"members are read to more than {most} bytes", where=where)
-
-
-def _member(name: str, why: str) -> Finding:
-    return Finding("file", repr(name), "archive", why)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from modelport.core.allowed_globals import ARRAY_WRAPPER
-from modelport.scan.dtypes import element_count
-from modelport.scan.log import Abandoned, Log
-from modelport.scan.reader import Reader
-from modelport.scan.standins import Made, Named
+from modelport.scan.pickles.dtypes import element_count
+from modelport.scan.pickles.log import Abandoned, Log
+from modelport.scan.pickles.reader import Reader
+from modelport.scan.pickles.standins import Made, Named
 
 _KEYS = frozenset({"subclass", "shape", "order", "dtype", "allow_mmap"})
 _CLASSES = frozenset({"numpy.ndarray", "numpy.matrix", "numpy.matrixlib.defmatrix.matrix"})

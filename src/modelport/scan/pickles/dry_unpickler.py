@@ -10,15 +10,15 @@ import pickle
 from typing import Any, Final
 
 from modelport.core.allowed_globals import python3_name, refusal
-from modelport.scan.arrays import read_array
-from modelport.scan.calls import DICT_LIKE, call_problem, new_problem, state_problem
-from modelport.scan.dtypes import base_dtype, with_state
-from modelport.scan.log import Abandoned, Log
-from modelport.scan.metered_unpickler import WRAPPER, MeteredUnpickler
-from modelport.scan.reader import Reader
-from modelport.scan.standins import ARRAY, Made, Named, costs_much_to_hash
+from modelport.scan.pickles.arrays import read_array
+from modelport.scan.pickles.calls import DICT_LIKE, call_problem, new_problem, state_problem
+from modelport.scan.pickles.dtypes import base_dtype, with_state
+from modelport.scan.pickles.log import Abandoned, Log
+from modelport.scan.pickles.metered_unpickler import WRAPPER, MeteredUnpickler
+from modelport.scan.pickles.reader import Reader
+from modelport.scan.pickles.standins import ARRAY, Made, Named, costs_much_to_hash
 
-_REFUSED: Final = Named("", "", refused=True)
+REFUSED: Final = Named("", "", refused=True)
 
 
 class DryUnpickler(MeteredUnpickler):
@@ -44,7 +44,7 @@ class DryUnpickler(MeteredUnpickler):
         """Note the name; import nothing."""
         if self.proto < 3:
             module, name = python3_name(module, name)
-        why = refusal(module, name)
+        why = self.name_problem(module, name)
         named = Named(module, name, refused=bool(why))
         self.log.name(named.full)
         if why:
@@ -55,6 +55,24 @@ class DryUnpickler(MeteredUnpickler):
             self.on_wrapper()
         return named
 
+    # What is allowed: other formats than plain pickles have their own rules.
+
+    def name_problem(self, module: str, name: str) -> str:
+        """Why a name is refused; empty when it is allowed."""
+        return refusal(module, name)
+
+    def call_problem(self, callee: Named, arguments: tuple[Any, ...]) -> str:
+        """Why a call is refused; empty when it is harmless."""
+        return call_problem(callee, arguments)
+
+    def new_problem(self, cls: Named, arguments: tuple[Any, ...]) -> str:
+        """Why making a bare instance is refused; empty when it is harmless."""
+        return new_problem(cls, arguments)
+
+    def state_problem(self, made: Made, state: object) -> str:
+        """Why setting a state is refused; empty when it is harmless."""
+        return state_problem(made, state)
+
     def load_stack_global(self) -> None:
         """As the original, but a computed name is a finding, not damage."""
         name, module = self.stack.pop(), self.stack.pop()
@@ -62,25 +80,25 @@ class DryUnpickler(MeteredUnpickler):
             self.append(self.find_class(module, name))
         else:
             self.log.note("global", "a computed name", "the name is not written in the file")
-            self.append(_REFUSED)
+            self.append(REFUSED)
 
     def get_extension(self, code: int) -> None:
         """An extension stands for a name that is registered in the loading process."""
         self.log.note(
             "global", f"extension {code}", "stands for a name that the file does not show"
         )
-        self.append(_REFUSED)
+        self.append(REFUSED)
 
-    def persistent_load(self, pid: Any) -> Named:
+    def persistent_load(self, pid: Any) -> Named | Made:
         """A persistent id stands for an object outside the file."""
         shown = repr(pid)[:60] if isinstance(pid, str | bytes | int) else "an object"
         self.log.note("global", f"persistent id {shown}", "stands for an object outside the file")
-        return _REFUSED
+        return REFUSED
 
     def load_next_buffer(self) -> None:
         """An out-of-band buffer is outside the file too."""
         self.log.note("stream", "out-of-band buffer", "stands for data outside the file")
-        self.append(_REFUSED)
+        self.append(REFUSED)
 
     def load_readonly_buffer(self) -> None:
         """Only ever follows an out-of-band buffer."""
@@ -88,17 +106,19 @@ class DryUnpickler(MeteredUnpickler):
 
     def _call(self, callee: object, arguments: object) -> Made:
         if _is_refused(callee):
-            return Made(_REFUSED)
+            return Made(REFUSED)
         if not isinstance(callee, Named):
             self.log.note("call", _name_of(callee), "calls what another call has returned")
-            return Made(_REFUSED)
+            return Made(REFUSED)
         if not isinstance(arguments, tuple):
             self.log.note("call", callee.full, "called with something else than a tuple")
-            return Made(_REFUSED)
+            return Made(REFUSED)
         made = Made(callee)
+        if callee.full == "builtins.bytearray" and arguments and type(arguments[0]) is bytes:
+            made.data = arguments[0]
         if callee.full == "numpy.dtype":
             made.dtype, made.single = base_dtype(arguments), True
-        problem = call_problem(callee, arguments)
+        problem = self.call_problem(callee, arguments)
         if callee.full == "numpy.dtype" and made.dtype is None:
             problem = "not an element type as NumPy writes it"
         if problem:
@@ -131,7 +151,7 @@ class DryUnpickler(MeteredUnpickler):
             made.single = True
         elif not isinstance(arguments, tuple):
             self.log.note("call", cls.full, "made with something else than a tuple")
-        elif problem := new_problem(cls, arguments):
+        elif problem := self.new_problem(cls, arguments):
             self.log.note("call", cls.full, problem)
         return made
 
@@ -139,7 +159,7 @@ class DryUnpickler(MeteredUnpickler):
         """``INST`` and ``OBJ``, which no Python 3 writes."""
         if not _is_refused(cls):
             self.log.note("call", _name_of(cls), "made by an instruction of Python 2")
-        self.append(Made(_REFUSED))
+        self.append(Made(REFUSED))
 
     def load_build(self) -> None:
         """Set an instance's state, and for joblib read the array that follows."""
@@ -156,7 +176,7 @@ class DryUnpickler(MeteredUnpickler):
             self._keep(state)
             if target.by.full == "numpy.dtype":
                 self._complete(target, state)
-            elif problem := state_problem(target, state):
+            elif problem := self.state_problem(target, state):
                 self.log.note("state", target.by.full, problem)
             target.built = True
 

@@ -14,9 +14,9 @@ from functools import cache
 from typing import Any, Final
 
 from modelport.core.allowed_globals import ARRAY_WRAPPER
-from modelport.scan.log import Log
-from modelport.scan.reader import Reader
-from modelport.scan.standins import Made, Named
+from modelport.scan.pickles.log import Log
+from modelport.scan.pickles.reader import Reader
+from modelport.scan.pickles.standins import Made, Named
 
 #: Honest files stay below 1000: Python's pickler recurses.
 MOST_MARKS: Final = 10_000

@@ -8,12 +8,14 @@ honest pickles give it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any, Final
 
 from modelport.core.allowed_globals import is_model_class
-from modelport.scan.dtypes import element_count
-from modelport.scan.standins import Made, Named, costs_much_to_hash, is_made_by, is_named
+from modelport.scan.pickles.dtypes import element_count
+from modelport.scan.pickles.standins import Made, Named, costs_much_to_hash, is_made_by, is_named
+from modelport.scan.trees.boosters import BOOSTER_STATES
 
 Arguments = tuple[Any, ...]
 
@@ -25,7 +27,10 @@ _SCALAR: Final = ("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar
 _FROM_BUFFER: Final = ("numpy._core.numeric._frombuffer", "numpy.core.numeric._frombuffer")
 _BIT_GENERATOR: Final = "numpy.random._pickle.__bit_generator_ctor"
 _FACTORIES: Final = frozenset(
-    {f"builtins.{name}" for name in ("dict", "float", "int", "list", "set", "str")}
+    {
+        "collections.OrderedDict",  # LightGBM's best_score
+        *(f"builtins.{name}" for name in ("dict", "float", "int", "list", "set", "str")),
+    }
 )
 _INDEX_KEYS: Final = frozenset({"data", "name", "names", "dtype", "start", "stop", "step"})
 _CHECK_ARRAY: Final = "sklearn.utils.validation.check_array"
@@ -129,6 +134,8 @@ def _reconstructor(a: Arguments) -> bool:
         return False
     cls, base, state = a
     if not is_model_class(cls.module, cls.name) and cls.full != "builtins.object":
+        return False
+    if cls.full in BOOSTER_STATES:  # its state is checked under its own name only
         return False
     return (
         (base.full == "builtins.object" and state is None)
@@ -246,6 +253,10 @@ def _is_number_type(value: object) -> bool:
     return all(isinstance(v, Named) and v.module in ("numpy", "builtins") for v in values)
 
 
+def _booster_state(name: str, state: object) -> bool:
+    return isinstance(state, dict) and _is_attributes(state) and BOOSTER_STATES[name](state)
+
+
 def _is_block_manager_state(state: object) -> bool:
     """Pandas' ``([axes], [values], [items], {version: …})``."""
     return (
@@ -324,6 +335,7 @@ _CALLS: Final[Mapping[str, Callable[[Arguments], bool]]] = {
 }
 
 _STATES: Final[Mapping[str, Callable[[object], bool]]] = {
+    **{name: partial(_booster_state, name) for name in BOOSTER_STATES},
     **dict.fromkeys(_RECONSTRUCT, _array_state),
     "copyreg._reconstructor": _is_attributes,
     "functools.partial": _partial_state,

@@ -49,6 +49,8 @@ class Made:
         Whether its state has been set.
     single : bool
         True while the loader may not see it in two places, see `DryUnpickler`.
+    data : bytes or None
+        What it holds, where it stands for bytes.
     """
 
     by: Named
@@ -56,6 +58,7 @@ class Made:
     dtype: np.dtype[Any] | None = None
     built: bool = False
     single: bool = False
+    data: bytes | None = None
 
 
 #: Stands for every array that joblib stores outside the pickle.

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from modelport.scan.standins import Made, is_made_by
+from modelport.scan.pickles.standins import Made, is_made_by
 
 _CODE = re.compile(r"[biufcmMOSUV]\d{0,9}", re.ASCII)
 _NATIVE = (-1, -1)

@@ -1,0 +1,1 @@
+"""Archives and folders, read into memory with bounds."""

@@ -1,0 +1,1 @@
+"""Wire formats, walked without the libraries that own them; a cut anywhere shows."""

@@ -1,0 +1,1 @@
+"""Keras configurations, and the HDF5 files around them."""

@@ -1,0 +1,1 @@
+"""Pickles, read without importing, constructing or calling anything."""

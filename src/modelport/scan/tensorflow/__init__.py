@@ -1,0 +1,1 @@
+"""TensorFlow graphs: what running one would do beyond computing."""

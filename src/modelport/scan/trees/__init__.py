@@ -1,0 +1,1 @@
+"""Tree models: what must hold before a C++ library may see them."""
