@@ -15,16 +15,17 @@ from sklearn.preprocessing import StandardScaler
 
 from modelport.convert.base import Attempt
 from modelport.convert.frameworks.sklearn.model import SklearnModel
-from modelport.convert.parity import compare_rows, serve_rows, tolerance_for
+from modelport.convert.proof.parity import compare_rows, refuse_unsteady, serve_rows, tolerance_for
+from modelport.convert.stage import convert
 from modelport.core.compare import TOLERANCES, Tolerance, compare
 from modelport.core.digest import canonical_json
-from modelport.core.errors import ParityError, UnsupportedError
+from modelport.core.errors import InputError, ParityError, UnsupportedError
 from modelport.core.parity_report import describe_parity
 from modelport.core.rows import Rows
 from modelport.core.signature import Signature
 from modelport.core.tensors import TensorSpec
 
-from .conftest import convert_model, fit, load_data
+from .conftest import audit, convert_model, fit, load_data
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_swapped_weights_are_refused(line: Any, monkeypatch: pytest.MonkeyPatch)
         convert_model(model, x)
     message = str(caught.value)
     error = np.abs(model.predict(x.astype(np.float32)) - swapped.predict(x.astype(np.float32)))
-    row = int((error / (1e-4 * np.abs(model.predict(x)) + 1e-5 * 300)).argmax())
+    row = int((error / (9e-5 * np.abs(model.predict(x)) + 1e-6 * 300)).argmax())
     assert caught.value.exit_code == 3
     assert "wrong 0: differs: prediction: max error" in message
     assert f"at [{row}]: expected {str(model.predict(x)[row])[:7]}" in message
@@ -219,3 +220,113 @@ def test_worst_is_measured_in_tolerances() -> None:
     actual = np.asarray([1e6 + 50, 1.0 + 40])  # the first error is larger, and allowed
     (output,) = compare({"o": expected}, {"o": actual}, Tolerance(1e-4, 1e-5))
     assert output.worst == (1,)
+
+
+def test_regressions_are_held_to_one_in_ten_thousand() -> None:
+    signature = Averaging.signature
+    expected = np.linspace(10, 100, 20)[:, np.newaxis]
+    tolerance = tolerance_for(signature, {"output": expected}, "regression")
+    for factor, agrees in ((1 + 0.8e-4, True), (1 - 0.8e-4, True), (1 + 1.01e-4, False)):
+        (output,) = compare({"output": expected}, {"output": expected * factor}, tolerance)
+        assert output.agrees is agrees
+        assert (output.differing == 0) is agrees
+    # The rule for scores accepts twice as much of an answer that is a tenth of the largest.
+    loose = tolerance_for(signature, {"output": expected}, "classification")
+    actual = expected.copy()
+    actual[0] *= 1.00019
+    (output,) = compare({"output": expected}, {"output": actual}, loose)
+    assert output.agrees
+
+
+def test_flips_of_the_best_class_are_counted() -> None:
+    expected = np.asarray([[1.0, 2.0, 0.0], [5.0, 4.0, 0.0], [3.0, 3.00001, 0.0], [0.0, 1.0, 9.0]])
+    actual = expected[:, [1, 0, 2]]
+    (output,) = compare({"o": expected}, {"o": actual}, TOLERANCES["float32"])
+    assert (output.argmax_flips, output.ties) == (2, 1)
+    (same,) = compare({"o": expected}, {"o": expected}, TOLERANCES["float32"])
+    assert (same.argmax_flips, same.ties) == (0, 0)
+
+
+def test_classes_of_pixels_are_counted_where_probabilities_tell_the_axis() -> None:
+    scores = np.random.default_rng(0).normal(size=(2, 3, 4, 4))
+    shares = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    wrong = shares[:, [1, 0, 2]]
+    moved = int((shares.argmax(1) != wrong.argmax(1)).sum())
+    assert moved > 10
+    for axis in (1, -1):
+        expected, actual = (np.moveaxis(array, 1, axis) for array in (shares, wrong))
+        (output,) = compare({"o": expected}, {"o": actual}, TOLERANCES["float32"])
+        assert output.argmax_flips == moved
+    (output,) = compare({"o": scores}, {"o": scores[:, [1, 0, 2]]}, TOLERANCES["float32"])
+    assert output.argmax_flips == 0  # nothing tells along which axis the classes stand
+
+
+@pytest.mark.parametrize(
+    ("task", "flips"), [("classification", 50), ("unknown", 50), ("regression", 0)]
+)
+def test_scores_count_as_labels_where_they_are_scores(task: str, flips: int) -> None:
+    class Backwards:
+        signature = Signature(
+            (TensorSpec("input", "float32", ("N", 2)),),
+            (TensorSpec("output", "float32", ("N", 2)),),
+        )
+
+        def run(self, inputs: Any) -> dict[str, np.ndarray]:
+            return {"output": inputs["input"][:, ::-1]}
+
+    rows = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    model = Backwards()
+    verdict = compare_rows(
+        model, model.signature, {"input": rows}, {"output": rows}, Tolerance(1e-4, 1e-5), task
+    )
+    assert verdict.label_flips == flips
+    assert not verdict.agrees
+
+
+class Dreaming:
+    """A source model in training mode."""
+
+    task = "unknown"
+
+    def __init__(self) -> None:
+        self._generator = np.random.default_rng(0)
+
+    def predict(self, rows: Rows) -> dict[str, np.ndarray]:
+        array = rows.columns["input"]
+        return {"output": array * (self._generator.random(array.shape) > 0.5)}
+
+
+def test_a_source_that_answers_otherwise_each_time_is_refused() -> None:
+    rows = Rows({"input": np.ones((20, 3))})
+    with pytest.raises(ParityError, match="differ from call to call: output at") as caught:
+        refuse_unsteady(Dreaming(), rows)  # type: ignore[arg-type]
+    assert "model.eval()" in caught.value.hint
+    assert caught.value.exit_code == 3
+
+
+def test_steady_sources_pass_and_fixed_batches_are_asked_whole(line: Any) -> None:
+    model, x = line
+    refuse_unsteady(SklearnModel(model), Rows({"": x}))
+
+    class FixedBatch:
+        task = "unknown"
+
+        def predict(self, rows: Rows) -> dict[str, np.ndarray]:
+            if len(rows) != 20:
+                raise InputError("20 rows")
+            return {"output": rows.columns["input"]}
+
+    refuse_unsteady(FixedBatch(), Rows({"input": np.ones((20, 3))}))  # type: ignore[arg-type]
+
+
+def test_load_times_are_told_and_not_kept(line: Any) -> None:
+    model, x = line
+    measured: dict[str, float] = {}
+    lines: list[str] = []
+    audited = audit(model)
+    rows = Rows({"": x})
+    artifact = convert(audited, rows, progress=lines.append, measure=measured.__setitem__)
+    assert measured["load_ms"] > 0
+    assert any(line.startswith("loads in ") for line in lines)
+    assert "load_ms" not in str(artifact.parity)
+    assert convert(audited, rows).parity == artifact.parity

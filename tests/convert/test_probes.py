@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from sklearn.ensemble import (
     ExtraTreesRegressor,
@@ -17,10 +18,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from modelport.convert import graph
 from modelport.convert.base import Probe
 from modelport.convert.frameworks.sklearn import trees
-from modelport.convert.probes import ask, judge, rows_made_to_hurt
+from modelport.convert.graphs import edits as graph
+from modelport.convert.proof.lengths import rows_of_other_lengths
+from modelport.convert.proof.probes import ask, judge, rows_made_to_hurt
 from modelport.core.compare import TOLERANCES
 from modelport.core.errors import EngineError, InputError, ParityError, SignatureError
 from modelport.core.rows import Rows
@@ -249,3 +251,144 @@ def test_without_a_batch_there_are_none() -> None:
         (TensorSpec("input", "float32", (1, 2)),), (TensorSpec("output", "float32", (1,)),)
     )
     assert rows_made_to_hurt(Rows({"input": np.ones((1, 2))}), fixed) == []
+
+
+def test_lengths_that_were_never_traced() -> None:
+    signature = Signature(
+        (
+            TensorSpec("ids", "int64", ("N", "words")),
+            TensorSpec("mask", "int64", ("N", "mask_words")),
+            TensorSpec("sound", "float32", ("N", 1, "samples")),
+            TensorSpec("fixed", "float32", ("N", 6)),
+        ),
+        (TensorSpec("output", "float32", ("N",)),),
+    )
+    rows = Rows(
+        {
+            "ids": np.arange(60).reshape(10, 6),
+            "mask": np.ones((10, 6), np.int64),
+            "sound": np.ones((10, 1, 50)),
+            "fixed": np.ones((10, 6)),
+        }
+    )
+    probes = rows_of_other_lengths(rows, signature)
+    sizes = [{n: a.shape for n, a in p.rows.columns.items()} for p in probes]
+    assert [(s["ids"][1], s["sound"][2]) for s in sizes] == [
+        (1, 50), (3, 50), (12, 50), (6, 1), (6, 25), (6, 100),
+    ]  # fmt: skip
+    assert all(s["ids"] == s["mask"] and s["fixed"] == (3, 6) for s in sizes)
+    assert all(probe.gate for probe in probes)
+    assert probes[2].rows.columns["ids"][0].tolist() == [*range(6), *range(6)]
+    for probe in probes:
+        probe.rows.bind(signature)
+
+
+class Lengths:
+    """A model of any length, and an export that keeps the length that it was traced with."""
+
+    signature = Signature(
+        (TensorSpec("input", "float32", ("N", "T")),), (TensorSpec("output", "float32", ("N",)),)
+    )
+
+    def __init__(self, divisor: float | None = None) -> None:
+        self._divisor = divisor
+
+    def predict(self, rows: Rows) -> dict[str, np.ndarray]:
+        return self.run(rows.columns)
+
+    def run(self, inputs: Any) -> dict[str, np.ndarray]:
+        array = inputs["input"]
+        return {"output": array.sum(axis=1) / (self._divisor or array.shape[1])}
+
+
+def test_a_length_that_became_a_constant_refuses() -> None:
+    rows = Rows({"input": np.ones((4, 8), np.float32)})
+    probes = rows_of_other_lengths(rows, Lengths.signature)
+    for export, refuses in ((Lengths(), False), (Lengths(8.0), True)):
+        for probe in probes:
+            answer = ask(Lengths(), probe)  # type: ignore[arg-type]
+            entry = judge(answer, export, Lengths.signature, TOLERANCES["float32"])
+            assert entry["refuses"] is refuses
+
+
+def test_text_that_people_send() -> None:
+    signature = Signature(
+        (TensorSpec("text", "string", ("N", 1)),), (TensorSpec("output", "float32", ("N",)),)
+    )
+    rows = Rows({"text": np.asarray(["a known text", "another"], dtype=object)})
+    probes = {p.name: p for p in rows_made_to_hurt(rows, signature)}
+    gates = {name.removesuffix(" in text"): probe.gate for name, probe in probes.items()}
+    assert gates == {
+        "text never seen": True,
+        "blanks and line ends": True,
+        "runs of blanks": True,
+        "long text": True,
+        "letters with rules of their own": False,
+        "text with a NUL character": False,
+    }
+    for probe in probes.values():
+        bound = probe.rows.bind(signature)["text"]
+        assert all(isinstance(text, str) for text in bound.ravel())
+    assert len(probes["long text in text"].rows.columns["text"][0]) >= 10_000
+    assert any("\0" in t for t in probes["text with a NUL character in text"].rows.columns["text"])
+
+
+def test_integers_at_the_ends_and_booleans() -> None:
+    signature = Signature(
+        (TensorSpec("count", "int32", ("N", 1)), TensorSpec("flag", "bool", ("N", 1))),
+        (TensorSpec("output", "float32", ("N",)),),
+    )
+    rows = Rows({"count": np.arange(5, dtype=np.int32), "flag": np.ones(5, bool)})
+    probes = {p.name: p for p in rows_made_to_hurt(rows, signature)}
+    ends = probes["largest integers in count"]
+    assert ends.rows.columns["count"].tolist() == [2**31 - 1, -(2**31)]
+    assert not ends.gate
+    flags = probes["true and false everywhere in flag"]
+    assert flags.rows.columns["flag"].tolist() == [True, False]
+
+
+def test_whatever_a_framework_raises_is_a_refusal() -> None:
+    class Table(Scores):
+        def predict(self, rows: Rows) -> dict[str, np.ndarray]:
+            if (rows.columns["input"] > 5).any():
+                raise IndexError("index 9 is out of bounds")
+            return super().predict(rows)
+
+    probe = Probe("large", Rows({"input": np.asarray([[1.0, 1.0], [9.0, 0.0]])}))
+    answer = ask(Table(), probe)  # type: ignore[arg-type]
+    assert answer.refused.tolist() == [1]
+    assert answer.refusal == "IndexError: index 9 is out of bounds"
+
+
+def test_no_rows_at_all_are_reported_only(wine: Any) -> None:
+    x, y = wine
+    artifact = convert_model(fit(LogisticRegression(max_iter=50), x, y), x)
+    probe = probe_named(artifact, "no rows")
+    assert not probe["gate"]
+    session = onnxruntime.InferenceSession(
+        artifact.files["model/model.onnx"], providers=["CPUExecutionProvider"]
+    )
+    try:
+        answers = session.run(None, {"input": x[:0].astype(np.float32)})
+    except Exception:
+        assert not probe["passed"]
+    else:
+        assert probe["passed"] is all(len(answer) == 0 for answer in answers)
+
+
+def test_a_class_that_becomes_the_best_is_a_flip() -> None:
+    class Two:
+        signature = Signature(
+            (TensorSpec("input", "float32", ("N", 2)),),
+            (TensorSpec("scores", "float32", ("N", 2)),),
+        )
+
+        def predict(self, rows: Rows) -> dict[str, np.ndarray]:
+            return {"scores": rows.columns["input"]}
+
+        def run(self, inputs: Any) -> dict[str, np.ndarray]:
+            return {"scores": inputs["input"] + np.asarray([0.5, 0.0], np.float32)}
+
+    probe = Probe("near", Rows({"input": np.asarray([[1.0, 1.2], [3.0, 1.0]], np.float32)}))
+    entry = judge(ask(Two(), probe), Two(), Two.signature, TOLERANCES["float32"])  # type: ignore[arg-type]
+    assert entry["flips"] == 1

@@ -6,9 +6,9 @@ on rows made to hurt, and keeps the first export that gives the same answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from modelport.core.rows import Rows
 from modelport.core.signature import Signature
@@ -145,7 +145,51 @@ class SourceModel(Protocol):
     def probes(self, rows: Rows) -> Sequence[Probe]:
         """Rows made to hurt, derived from the model's own insides and from `rows`.
 
-        The stage adds those that any model gets (`modelport.convert.probes`).
+        The stage adds those that any model gets (`modelport.convert.proof.probes`).
+        """
+        ...
+
+
+@runtime_checkable
+class Inspectable(Protocol):
+    """A source model that shows its intermediate answers; optional.
+
+    With them `modelport.convert.diverge` names the layer where an export parts from its source.
+    """
+
+    def layers(self, rows: Rows) -> Iterable[tuple[str, Array]]:
+        """The answer of every layer for `rows`, in the order in which they are computed.
+
+        Parameters
+        ----------
+        rows : Rows
+            As `SourceModel.predict` takes them.
+
+        Yields
+        ------
+        tuple of (str, ndarray)
+            The layer's name (``fc2``, ``encoder.layer.0``, ``standardscaler``) and its output,
+            at the framework's own precision. Layers without a floating-point output are left
+            out; a layer that is called twice appears twice.
+        """
+        ...
+
+
+@runtime_checkable
+class Inexact(Protocol):
+    """A source model that knows how exact its own answers are; optional.
+
+    Deep networks in float32 answer a little differently in other batches, and when their inputs
+    move by the last bit. No export can be closer to the source than the source is to itself.
+    """
+
+    def own_error(self, rows: Rows) -> Mapping[str, float]:
+        """The largest difference among answers to the same rows, by output; 0 where there is none.
+
+        Parameters
+        ----------
+        rows : Rows
+            As `SourceModel.predict` takes them.
         """
         ...
 

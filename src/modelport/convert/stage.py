@@ -6,15 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from modelport import __version__
-from modelport.adapters import Adapter, adapters_of, suffix_of
+from modelport.adapters import Adapter, adapters_of
 from modelport.convert.base import Attempt, Framework, SourceModel
 from modelport.convert.baseline import describe_rows
-from modelport.convert.parity import output_to_json
-from modelport.convert.trial import Candidate, Trial, try_attempt
+from modelport.convert.processed import finish, prepare
+from modelport.convert.proof.parity import output_to_json, refuse_unsteady
+from modelport.convert.proof.trial import Candidate, Trial, try_attempt
 from modelport.core.artifact import Artifact
 from modelport.core.errors import ParityError, UnsupportedError
+from modelport.core.processing import Declaration
 from modelport.core.rows import Rows
-from modelport.core.source import AuditedSource, Source
+from modelport.core.source import AuditedSource
 
 #: Where model files stand in a package.
 MODEL_FOLDER: Final = "model"
@@ -27,12 +29,18 @@ def _silent(_line: str) -> None:
     """Report progress to nobody."""
 
 
+def _unmeasured(_name: str, _value: float) -> None:
+    """Report measurements to nobody."""
+
+
 def convert(
     audited: AuditedSource,
     rows: Rows | None,
     *,
     native: bool = False,
+    declaration: Declaration | None = None,
     progress: Callable[[str], None] = _silent,
+    measure: Callable[[str, float], None] = _unmeasured,
 ) -> Artifact:
     """Convert a source model, and prove that the result gives the same answers.
 
@@ -48,8 +56,13 @@ def convert(
         Sample rows of the user's data; None: made-up rows, where the framework can make them.
     native : bool
         Keep the model in its own framework's format, to be run by that framework when served.
+    declaration : Declaration or None
+        Processing around the model; the rows are then what clients will send.
     progress : callable
         Told one line for people at each step.
+    measure : callable
+        Told what was measured on this machine, by name: ``load_ms``, how long the engine takes to
+        load the model. The artifact holds no such numbers: it is the same everywhere.
 
     Returns
     -------
@@ -66,23 +79,30 @@ def convert(
         When there are exports and all of them give other answers.
     """
     source = _load(audited, progress)
+    prepared = None
+    if declaration is not None:
+        prepared = prepare(declaration, source, rows, progress)
+        rows = prepared.rows
     origin = "sample"
     if rows is None:
         rows = source.made_up_rows()
         origin = "none" if rows is None else "made up"
-    trials: list[Trial] = []
-    for attempt in _attempts(audited, source, rows, native):
-        trials.append(try_attempt(attempt, source, rows, progress))
-        if trials[-1].candidate is not None and trials[-1].candidate.close:
-            break
+    if rows is not None:
+        refuse_unsteady(source, rows)
+    trials = _try(_attempts(audited, source, rows, native), source, rows, progress)
+    if not any(trial.candidate for trial in trials):
+        repairs = [trial.repair for trial in trials if trial.repair is not None]
+        trials += _try(repairs, source, rows, progress)
     agreeing = [(t, t.candidate) for t in trials if t.candidate is not None]
     if not agreeing:
         raise _refusal(audited, trials)
     kept, candidate = next(((t, c) for t, c in agreeing if c.close), agreeing[0])
     progress(f"kept: {kept.name}")
+    if kept.load_ms is not None:
+        measure("load_ms", kept.load_ms)
     sampled = bool(candidate.inputs) and origin == "sample"
     model_file = f"{MODEL_FOLDER}/{candidate.export.file_name}"
-    return Artifact(
+    artifact = Artifact(
         engine=candidate.export.engine,
         model_file=model_file,
         files={model_file: candidate.export.model},
@@ -96,25 +116,52 @@ def convert(
         baseline=describe_rows(candidate.inputs, candidate.signature) if sampled else {},
         provenance=_provenance(audited, source, kept.name, candidate),
     )
+    return artifact if prepared is None else finish(prepared, artifact, candidate.inputs)
+
+
+def _try(
+    attempts: Sequence[Attempt],
+    source: SourceModel,
+    rows: Rows | None,
+    progress: Callable[[str], None],
+) -> list[Trial]:
+    """Try the attempts in order, up to the first that agrees in every respect."""
+    trials: list[Trial] = []
+    for attempt in attempts:
+        trials.append(try_attempt(attempt, source, rows, progress))
+        if trials[-1].candidate is not None and trials[-1].candidate.close:
+            break
+    return trials
 
 
 def _load(audited: AuditedSource, progress: Callable[[str], None]) -> SourceModel:
-    wanted: Adapter | None = None
-    for adapter in adapters_of("framework"):
+    readers = _readers(audited)
+    for adapter in readers:
         if adapter.missing():
-            wanted = wanted or (adapter if _suits(adapter, audited.source) else None)
             continue
         framework: Framework = adapter.load()
         if framework.recognises(audited):
             progress(f"loading {audited.source.name} with the {adapter.name} framework")
             return framework.load(audited)
-    if wanted is not None:
-        wanted.load()  # says which package is missing
+    for adapter in readers:
+        if adapter.missing():
+            adapter.load()  # says which package is missing
     known = ", ".join(adapter.summary for adapter in adapters_of("framework"))
     raise UnsupportedError(
         f"no framework adapter knows this source: {audited.source.name} ({audited.format})",
         hint=f"modelport converts {known}",
     )
+
+
+def _readers(audited: AuditedSource) -> list[Adapter]:
+    """Frameworks that may know the source, so that no other one is imported in order to ask."""
+    adapters = adapters_of("framework")
+    if audited.source.path is None:
+        roots = {cls.__module__.partition(".")[0] for cls in type(audited.source.model).__mro__}
+        return [adapter for adapter in adapters if adapter.requires[0] in roots]
+    readers = [adapter for adapter in adapters if audited.format in adapter.formats]
+    named = {name.partition(".")[0] for name in audited.globals}
+    return [adapter for adapter in readers if adapter.requires[0] in named] or readers
 
 
 def _attempts(
@@ -133,12 +180,6 @@ def _attempts(
     return [attempt]
 
 
-def _suits(adapter: Adapter, source: Source) -> bool:
-    if source.path is not None:
-        return suffix_of(source.path) in adapter.suffixes
-    return type(source.model).__module__.partition(".")[0] in adapter.requires
-
-
 def _refusal(audited: AuditedSource, trials: Sequence[Trial]) -> ParityError | UnsupportedError:
     name = audited.source.name
     reasons: dict[str, list[str]] = {}
@@ -148,14 +189,26 @@ def _refusal(audited: AuditedSource, trials: Sequence[Trial]) -> ParityError | U
     if all(trial.outcome in _NO_EXPORT for trial in trials):
         return UnsupportedError(
             f"{name} cannot be exported; the exporters say:{lines}",
-            hint="replace the step that has no exporter, or ask for one at "
-            "https://github.com/onnx/sklearn-onnx",
+            hint="replace the step that has no exporter; Keras and PyTorch models can be served "
+            "by their own framework: --engine native",
         )
     return ParityError(
         f"no export of {name} gives the source model's answers:{lines}",
         hint="the difference is real: look at the row named above with both models; if the row "
         "lies on a tie or a step of the model, leave it out of the sample on purpose",
+        report={"attempts": [_trial_to_json(trial) for trial in trials]},
     )
+
+
+def _trial_to_json(trial: Trial) -> dict[str, Any]:
+    """For programs: what became of an attempt, and where it parts from the source model."""
+    return {
+        "name": trial.name,
+        "outcome": trial.outcome,
+        "reason": trial.reason,
+        "divergence": trial.divergence.to_json() if trial.divergence else None,
+        "load_ms": trial.load_ms,
+    }
 
 
 def _report(candidate: Candidate, attempts: list[dict[str, str]], origin: str) -> dict[str, Any]:

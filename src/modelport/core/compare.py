@@ -6,13 +6,16 @@ be more exact near zero than its largest terms allow. A matrix has one scale per
 its columns may be different quantities (two regression targets, one in euros and one in parts);
 with fewer than 8 rows, too few to tell, it has one in all. NaN agrees with NaN,
 an infinity with the same infinity. Integers, booleans and strings agree only when equal.
+
+Scores of classes hide labels: where the largest of a row's scores is another one than it was, the
+label flips. A row whose two best scores tie within the tolerance has no label to flip.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -39,12 +42,16 @@ class Tolerance:
         return asdict(self)
 
 
-#: By the element type that the *served* model computes in.
+#: By the element type that the *served* model computes in, for scores and embeddings.
 TOLERANCES = {
     "float16": Tolerance(relative=1e-2, absolute=1e-3),
     "float32": Tolerance(relative=1e-4, absolute=1e-5),
     "float64": Tolerance(relative=1e-7, absolute=1e-9),
 }
+
+#: For predicted quantities: in float32 an answer of at least a tenth of the largest one is off by
+#: 1e-4 of itself at most (9e-5, and 1e-6 of up to ten times as much).
+REGRESSION: Final = {**TOLERANCES, "float32": Tolerance(relative=9e-5, absolute=1e-6)}
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,10 @@ class OutputComparison:
         True for integers, booleans and strings: any difference is a flip.
     problem : str
         Non-empty where the two could not be compared: missing, or another shape.
+    argmax_flips : int
+        Rows whose largest score is another one, of outputs that can be scores of classes.
+    ties : int
+        Rows whose largest score is another one because two tie; no flips.
     """
 
     name: str
@@ -80,6 +91,8 @@ class OutputComparison:
     actual: str = ""
     exact: bool = False
     problem: str = ""
+    argmax_flips: int = 0
+    ties: int = 0
 
     @property
     def agrees(self) -> bool:
@@ -98,6 +111,8 @@ class OutputComparison:
                 f"{self.max_relative:.2g} relative; {self.differing} of {self.elements} "
                 "outside tolerance"
             )
+            if self.argmax_flips:
+                text += f"; in {self.argmax_flips} rows another element is the largest"
         if self.differing:
             text += f"; at {list(self.worst)}: expected {self.expected}, got {self.actual}"
         return text
@@ -152,6 +167,7 @@ def _compare_floats(
     # A relative error says something only well away from zero.
     large = magnitude > 1e-3 * scale
     relative = error[large] / magnitude[large]
+    flips, ties = _argmax_flips(reference, other, tolerance)
     return OutputComparison(
         name,
         expected.size,
@@ -161,7 +177,38 @@ def _compare_floats(
         worst,
         before,
         after,
+        argmax_flips=flips,
+        ties=ties,
     )
+
+
+def _argmax_flips(expected: Array, actual: Array, tolerance: Tolerance) -> tuple[int, int]:
+    """Rows whose largest score changes, and those of them in which two scores tie."""
+    axis = _class_axis(expected)
+    if axis is None:
+        return 0, 0
+    moved = expected.argmax(axis) != actual.argmax(axis)
+    if not moved.any():
+        return 0, 0
+    rows, other = (np.moveaxis(array, axis, -1)[moved] for array in (expected, actual))
+    best = rows.max(axis=-1)
+    chosen = np.take_along_axis(rows, other.argmax(axis=-1)[:, np.newaxis], axis=-1)[:, 0]
+    with np.errstate(invalid="ignore"):  # NaN ties with nothing
+        tied = best - chosen <= 2 * (tolerance.relative * np.abs(best) + tolerance.absolute)
+    return int((~tied).sum()), int(tied.sum())
+
+
+def _class_axis(scores: Array) -> int | None:
+    """Along which axis the classes stand, if they may: only probabilities tell beyond matrices."""
+    if not scores.size:
+        return None
+    if scores.ndim == 2:
+        return 1 if scores.shape[1] > 1 else None
+    for axis in (-1, 1) if scores.ndim > 2 else ():
+        sums = scores.sum(axis=axis)
+        if scores.shape[axis] > 1 and (scores >= 0).all() and np.abs(sums - 1.0).max() < 1e-3:
+            return axis
+    return None
 
 
 def _largest(magnitude: Array) -> Array:

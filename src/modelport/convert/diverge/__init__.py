@@ -1,0 +1,1 @@
+"""Where and why an export parts from its source model."""
