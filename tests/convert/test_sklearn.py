@@ -17,7 +17,7 @@ import pytest
 import skops.io
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import DBSCAN, KMeans, MiniBatchKMeans
-from sklearn.decomposition import PCA
+from sklearn.decomposition import NMF, PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import (
@@ -45,13 +45,13 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, SVR, LinearSVC, NuSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from modelport.convert.stage import convert
 from modelport.core.digest import canonical_json
-from modelport.core.errors import InputError, UnsafeError, UnsupportedError
+from modelport.core.errors import InputError, ParityError, UnsafeError, UnsupportedError
 from modelport.core.rows import Rows
 from modelport.core.source import AuditedSource, Source
 
@@ -492,12 +492,23 @@ def test_version_skew_is_noted_and_explained(forest: Any) -> None:
 
 def test_what_cannot_be_exported_says_why(wine: Any) -> None:
     x, y = wine
-    with pytest.raises(UnsupportedError, match=r"no converter.*DummyClassifier"):
-        convert_model(fit(DummyClassifier(), x, y), x)
     with pytest.raises(UnsupportedError, match="DBSCAN can neither predict nor transform"):
         convert_model(fit(DBSCAN(), x), x)
-    with pytest.raises(UnsupportedError, match="several labels at once"):
-        convert_model(fit(RandomForestClassifier(3), x, np.column_stack([y, y])), x)
+    model = fit(make_pipeline(NMF(3, max_iter=20), LogisticRegression()), x, y)
+    with pytest.raises(
+        UnsupportedError, match="the NMF inside the Pipeline cannot become ONNX: it solves"
+    ) as caught:
+        convert_model(model, x)
+    assert "PCA" in caught.value.hint
+    model = fit(make_pipeline(FunctionTransformer(twice), Ridge()), x, y)
+    with pytest.raises(UnsupportedError, match=r"FunctionTransformer calls .*test_sklearn\.twice"):
+        convert_model(model, x)
+    with pytest.raises(ParityError, match="differ from call to call"):
+        convert_model(fit(DummyClassifier(strategy="uniform"), x, y), x)
+
+
+def twice(x: np.ndarray) -> np.ndarray:
+    return 2 * x
 
 
 def test_a_live_object_nobody_knows() -> None:

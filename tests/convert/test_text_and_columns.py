@@ -17,13 +17,17 @@ from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     RandomForestRegressor,
 )
-from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.feature_extraction.text import (
+    CountVectorizer,
+    HashingVectorizer,
+    TfidfVectorizer,
+)
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from modelport.core.errors import ParityError, SignatureError
+from modelport.core.errors import SignatureError, UnsupportedError
 from modelport.core.rows import Rows
 
 from .conftest import convert_model, fit, rows_of, runner
@@ -257,8 +261,24 @@ def documents() -> tuple[np.ndarray, np.ndarray]:
         TfidfVectorizer(max_features=400),
         TfidfVectorizer(ngram_range=(1, 2), min_df=4),
         CountVectorizer(binary=True, lowercase=False, max_features=300),
+        TfidfVectorizer(max_features=300, sublinear_tf=True, norm="l1"),
+        CountVectorizer(stop_words="english", ngram_range=(1, 3), min_df=4),
+        TfidfVectorizer(analyzer="char", ngram_range=(1, 4), max_features=500),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), max_features=500),
+        CountVectorizer(token_pattern=r"(?u)\b\w+\b", max_features=200),
+        CountVectorizer(token_pattern=r"[A-Za-z]{4,}|\S\S", max_features=200),
     ],
-    ids=["words", "pairs of words", "counts"],
+    ids=[
+        "words",
+        "pairs of words",
+        "counts",
+        "sublinear",
+        "stop words in triples",
+        "characters",
+        "characters of words",
+        "single letters",
+        "another pattern",
+    ],
 )
 def test_documents(documents: Any, vectorizer: Any) -> None:
     texts, labels = documents
@@ -273,13 +293,51 @@ def test_documents(documents: Any, vectorizer: Any) -> None:
     assert artifact.baseline["inputs"]["input"][0]["top"] == []
 
 
-def test_documents_that_differ_are_refused(documents: Any) -> None:
-    texts, labels = documents
-    # skl2onnx computes another sublinear term frequency.
-    vectorizer = TfidfVectorizer(max_features=300, sublinear_tf=True)
-    model = fit(make_pipeline(vectorizer, LogisticRegression(max_iter=200)), texts, labels)
-    with pytest.raises(ParityError, match="probabilities: max error"):
+@pytest.mark.parametrize(
+    ("vectorizer", "message"),
+    [
+        (TfidfVectorizer(tokenizer=str.split, token_pattern=None), r"calls tokenizer=str\.split"),
+        (CountVectorizer(strip_accents="unicode"), "strip_accents='unicode'"),
+        (CountVectorizer(analyzer=str.split), "Python function as its analyzer"),
+        (CountVectorizer(token_pattern=r"(?<=a)\w+"), "cannot be said"),
+        (HashingVectorizer(), "HashingVectorizer inside the Pipeline cannot become ONNX"),
+    ],
+)
+def test_documents_read_in_ways_that_onnx_has_not(
+    documents: Any, vectorizer: Any, message: str
+) -> None:
+    texts, labels = documents[0][::10], documents[1][::10]
+    model = fit(make_pipeline(vectorizer, LogisticRegression(max_iter=50)), texts, labels)
+    with pytest.raises(UnsupportedError, match=message):
         convert_model(model, texts)
+
+
+def test_histogram_boosting_on_a_data_frame_with_categories(frame: pd.DataFrame) -> None:
+    trained = frame.drop(columns=["cultivar"]).astype({"region": "category", "body": "category"})
+    model = fit(
+        HistGradientBoostingClassifier(max_iter=5, random_state=0), trained, frame["cultivar"]
+    )
+    columns = frame.drop(columns=["cultivar"])
+    artifact = convert_model(model, rows_of(columns))
+    kinds = {spec.name: spec.dtype for spec in artifact.signature.inputs}
+    assert (kinds["region"], kinds["alcohol"]) == ("string", "float32")
+    answers = served(artifact, columns)
+    np.testing.assert_array_equal(answers["label"], model.predict(trained))
+    np.testing.assert_allclose(answers["probabilities"], model.predict_proba(trained), atol=1e-5)
+
+
+def test_white_space_and_short_words() -> None:
+    """What the padding of characters must get right: runs, ends, and words of one letter."""
+    texts = np.asarray(
+        ["a  b\tc", " \n lead", "trail \u2003 ", "x", "", "one two", "a a  a", "żółw\x0bŻ"],
+        dtype=object,
+    )
+    for analyzer in ("char", "char_wb"):
+        for lengths in ((1, 1), (1, 3), (4, 6)):
+            vectorizer = CountVectorizer(analyzer=analyzer, ngram_range=lengths).fit(texts)
+            artifact = convert_model(vectorizer, texts)
+            answers = runner(artifact)({"input": texts.reshape(-1, 1)})["output"]
+            np.testing.assert_array_equal(answers, vectorizer.transform(texts).toarray())
 
 
 def test_documents_beside_numbers(documents: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,8 @@ _DTYPES: Final = {
 }
 
 _FATAL_ONLY: Final = 4
+#: Field 4 of a node, as protobuf writes it.
+_RECURRENT: Final = (b"\x22\x04LSTM", b"\x22\x03GRU")
 
 
 class OnnxRuntimeEngine:
@@ -55,7 +58,7 @@ class OnnxRuntimeEngine:
             raise EngineError(
                 f"ONNX Runtime cannot load the model: {error}", where=where
             ) from error
-        return OnnxRuntimeModel(session)
+        return _NeverEmpty(session) if _has_recurrence(model) else OnnxRuntimeModel(session)
 
 
 class OnnxRuntimeModel:
@@ -88,6 +91,28 @@ class OnnxRuntimeModel:
         except Exception as error:  # ONNX Runtime has no common base class for its errors
             raise EngineError(f"ONNX Runtime failed: {error}") from error
         return dict(zip(self._output_names, values))  # noqa: B905 - on the request path
+
+
+class _NeverEmpty(OnnxRuntimeModel):
+    """ONNX Runtime ends the whole process when an LSTM or a GRU gets no rows."""
+
+    def run(self, inputs: Tensors) -> dict[str, Array]:
+        """See `modelport.engines.base.LoadedModel.run`."""
+        empty = next((name for name, array in inputs.items() if not array.size), None)
+        if empty is not None:
+            raise EngineError(
+                f"input {empty} is empty ({list(inputs[empty].shape)}), which ONNX Runtime's LSTM "
+                "and GRU cannot take"
+            )
+        return super().run(inputs)
+
+
+def _has_recurrence(model: Path | bytes) -> bool:
+    """Whether a model file has such nodes: their type as it stands in `NodeProto.op_type`."""
+    if isinstance(model, bytes):
+        return any(node in model for node in _RECURRENT)
+    with open(model, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return any(content.find(node) >= 0 for node in _RECURRENT)
 
 
 def _spec(node: Any) -> TensorSpec:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
-from sklearn.mixture import GaussianMixture
+from sklearn.mixture._base import BaseMixture
 
 from modelport.core.errors import InputError, UnsupportedError
 from modelport.core.tensors import Array
@@ -31,7 +31,7 @@ def task_of(model: Any) -> str:
         return "regression"
     if is_outlier_detector(model) and hasattr(model, "predict"):
         return "outlier"
-    if (is_clusterer(model) or isinstance(model, GaussianMixture)) and hasattr(model, "predict"):
+    if (is_clusterer(model) or isinstance(model, BaseMixture)) and hasattr(model, "predict"):
         return "clustering"
     if hasattr(model, "transform"):
         return "transform"
@@ -61,7 +61,7 @@ def answer(model: Any, task: str, given: Any) -> dict[str, Array]:
         warnings.simplefilter("ignore")
         try:
             return _ANSWERS[task](model, given)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, IndexError) as error:
             first = next(iter(str(error).splitlines()), type(error).__name__)
             raise InputError(f"the source model refuses the rows: {first}") from error
 
@@ -71,10 +71,10 @@ def _classification(model: Any, given: Any) -> dict[str, Array]:
     if hasattr(model, "predict_proba"):
         probabilities = model.predict_proba(given)
         if isinstance(probabilities, list):
-            raise UnsupportedError(
-                f"the {type(model).__name__} predicts several labels at once",
-                hint="pack one model for each label",
-            )
+            # Several labels at once: each has its own classes.
+            for number, each in enumerate(probabilities):
+                answers[f"probabilities_{number}"] = _dense(each)
+            return answers
         answers["probabilities"] = _dense(probabilities)
     elif hasattr(model, "decision_function"):
         answers["scores"] = _dense(model.decision_function(given))

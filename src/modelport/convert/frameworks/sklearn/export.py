@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,16 +14,24 @@ from onnx import numpy_helper
 from skl2onnx.common import data_types
 from skl2onnx.common._registration import get_converter
 from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
-from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.base import is_classifier
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
-from modelport.convert import graph as graphs
 from modelport.convert.base import Export
+from modelport.convert.frameworks.sklearn.converters import register_all
+from modelport.convert.frameworks.sklearn.converters.metas import decisions_wanted
+from modelport.convert.frameworks.sklearn.converters.standins import (
+    BoostedClassifier,
+    BoostedRegressor,
+)
+from modelport.convert.frameworks.sklearn.foreign import inline_steps, register_foreign
 from modelport.convert.frameworks.sklearn.layout import Layout
 from modelport.convert.frameworks.sklearn.nested import estimators_in, last_step
 from modelport.convert.frameworks.sklearn.prepare import prepare
 from modelport.convert.frameworks.sklearn.trees import ensembles_in, refine
+from modelport.convert.graphs import edits as graphs
 from modelport.core.errors import UnsupportedError
 from modelport.core.signature import Signature
 from modelport.core.tensors import STRING, TensorSpec
@@ -83,11 +91,12 @@ def export(recipe: Recipe) -> Export:
     refine(graph, ensembles, wide=recipe.wide)
     if recipe.wide:
         _narrow_support_vectors(graph)
+    inline_steps(graph)
     inputs, outputs = _set_signature(graph, recipe)
     notes = tuple(
         f"output {name} is left out: it cannot be made to agree" for name in recipe.left_out
     )
-    data = graphs.serialise(proto, OPSET)
+    data = graphs.serialise(proto, {**OPSET, "ai.onnx.ml": _ml_opset(model)})
     return Export(
         model=data,
         signature=Signature(inputs, outputs),
@@ -98,6 +107,8 @@ def export(recipe: Recipe) -> Export:
 
 
 def _convert(model: Any, recipe: Recipe) -> onnx.ModelProto:
+    register_all()
+    register_foreign(model)
     types = [(spec.name, _TYPES[spec.dtype]([None, spec.shape[1]])) for spec in recipe.inputs]
     with warnings.catch_warnings():
         # It warns about versions, deprecations and options that parity checks the effect of.
@@ -116,19 +127,28 @@ def _convert(model: Any, recipe: Recipe) -> onnx.ModelProto:
     return proto
 
 
+def _ml_opset(model: Any) -> int:
+    """Sets of categories need version 5, which has no longer the operators for other trees."""
+    newer = any(isinstance(e, BoostedClassifier | BoostedRegressor) for e in estimators_in(model))
+    return 5 if newer else OPSET["ai.onnx.ml"]
+
+
 def _options(model: Any) -> dict[int, dict[str, Any]]:
     options: dict[int, dict[str, Any]] = {}
+    parts = list(estimators_in(model))
+    decisions = {id(part) for part in decisions_wanted(iter(parts))}
     final = last_step(model)
-    wanted = {"zipmap": False} if hasattr(final, "classes_") else {}
-    if wanted and not hasattr(final, "predict_proba"):
-        wanted["raw_scores"] = True
-    known = _known_options(final)
-    chosen = {name: value for name, value in wanted.items() if name in known}
-    if chosen:
-        options[id(final)] = chosen
-    for part in estimators_in(model):
-        if isinstance(part, CountVectorizer):
-            options[id(part)] = _text_options(part)
+    for part in parts:
+        plain = is_classifier(part) and not isinstance(part, Pipeline)
+        wanted = {"zipmap": False} if plain else {}
+        if id(part) in decisions or (
+            wanted and part is final and not hasattr(final, "predict_proba")
+        ):
+            wanted["raw_scores"] = True
+        known = _known_options(part) if wanted else ()
+        chosen = {name: value for name, value in wanted.items() if name in known}
+        if chosen:
+            options[id(part)] = chosen
     return options
 
 
@@ -137,18 +157,6 @@ def _known_options(estimator: Any) -> Iterable[str]:
     if alias is None:
         return ()
     return get_converter(alias).get_allowed_options() or ()
-
-
-def _text_options(vectorizer: Any) -> dict[str, Any]:
-    # en_US.UTF-8, the default, is on no slim image; C.UTF-8 is part of glibc.
-    options: dict[str, Any] = {"locale": "C.UTF-8"}
-    if (
-        vectorizer.analyzer == "word"
-        and vectorizer.token_pattern == CountVectorizer().token_pattern
-    ):
-        # The same in RE2, which has no Unicode \w; skl2onnx's own choice keeps single letters.
-        options["tokenexp"] = r"[\pL\pN_][\pL\pN_]+"
-    return options
 
 
 def _mend(graph: onnx.GraphProto, model: Any) -> None:
@@ -220,8 +228,10 @@ def _narrow_support_vectors(graph: onnx.GraphProto) -> None:
 def _set_signature(
     graph: onnx.GraphProto, recipe: Recipe
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    made = [value.name for value in graph.output]
     planned = [spec for spec in recipe.outputs if spec.name not in recipe.left_out]
+    if len(graph.output) == 2 < len(planned):
+        _split_probabilities(graph, planned[1:])
+    made = [value.name for value in graph.output]
     if len(made) < len(planned):
         raise UnsupportedError(
             f"skl2onnx makes {len(made)} outputs, and the model has {len(planned)}"
@@ -235,3 +245,18 @@ def _set_signature(
     graphs.set_inputs(graph, names, recipe.inputs)
     used = graphs.prune(graph)
     return tuple(spec for spec in recipe.inputs if spec.name in used), outputs
+
+
+def _split_probabilities(graph: onnx.GraphProto, planned: Sequence[TensorSpec]) -> None:
+    """Forests of several labels give one tensor ``[label, N, class]``, as wide as the widest."""
+    together = graph.output.pop().name
+    for number, spec in enumerate(planned):
+        names = [f"{together}_{part}_{number}" for part in ("place", "all", "classes", "some")]
+        constants = (np.asarray(number), np.arange(int(spec.shape[1])))
+        for name, array in zip((names[0], names[2]), constants, strict=True):
+            graph.initializer.append(numpy_helper.from_array(array.astype(np.int64), name))
+        graph.node.append(onnx.helper.make_node("Gather", [together, names[0]], [names[1]], axis=0))
+        graph.node.append(onnx.helper.make_node("Gather", [names[1], names[2]], [names[3]], axis=1))
+        graph.output.append(
+            onnx.helper.make_tensor_value_info(names[3], onnx.TensorProto.FLOAT, [None, None])
+        )

@@ -11,8 +11,9 @@ import pandas as pd
 from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 from sklearn.impute import SimpleImputer
+from sklearn.isotonic import IsotonicRegression
 
-from modelport.convert.frameworks.sklearn.nested import estimators_in, first_step
+from modelport.convert.frameworks.sklearn.nested import estimators_in, first_step, last_step
 from modelport.core.errors import SignatureError, UnsupportedError
 from modelport.core.rows import Rows
 from modelport.core.signature import Signature
@@ -150,6 +151,8 @@ def layout_of(model: Any) -> Layout:
     if names and (transformed or textual):
         return Layout("columns", len(names), columns)
     width = getattr(model, "n_features_in_", None)
+    if isinstance(last_step(model), IsotonicRegression) and first_step(model) is last_step(model):
+        width = 1
     if width is None:
         raise UnsupportedError(
             f"the {type(model).__name__} does not tell how many columns it takes"

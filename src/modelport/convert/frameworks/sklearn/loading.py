@@ -171,6 +171,14 @@ _READERS: Final[dict[str, Callable[[bytes, frozenset[str]], Any]]] = {
 
 
 def _explain(error: BaseException, name: str, content: bytes) -> InputError:
+    package = (getattr(error, "name", None) or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package and package != "sklearn":
+        return InputError(
+            f"the file needs the Python package {package}, which is not installed",
+            where=name,
+            hint=f"install the version of {package} that trained the model; a model of its "
+            "classes can be converted only where each of them has a converter",
+        )
     found = _VERSION.search(content)
     written = found[1].decode() if found else ""
     if written and written != sklearn.__version__:

@@ -65,7 +65,7 @@ def _examples(model: Any, width: int) -> tuple[Array, Array] | None:
         low, high = np.full(width, -1.0), np.full(width, 1.0)
         features = np.concatenate([t.feature[~t.leaf] for t in trees])
         thresholds = np.concatenate([t.threshold[~t.leaf] for t in trees])
-        for feature in np.unique(features):
+        for feature in np.unique(features[features < width]):
             found = thresholds[(features == feature) & np.isfinite(thresholds)]
             if found.size:
                 margin = 0.1 * (found.max() - found.min()) + 0.1 * abs(found.max()) + 1e-3

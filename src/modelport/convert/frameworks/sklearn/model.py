@@ -17,7 +17,9 @@ from modelport.convert.frameworks.sklearn.export import Recipe, export
 from modelport.convert.frameworks.sklearn.layout import BATCH, INPUT, layout_of
 from modelport.convert.frameworks.sklearn.loading import load_estimator
 from modelport.convert.frameworks.sklearn.made_up import make_up_rows
-from modelport.convert.frameworks.sklearn.nested import unwrap
+from modelport.convert.frameworks.sklearn.nested import last_step, unwrap
+from modelport.convert.frameworks.sklearn.refusals import refuse_known
+from modelport.convert.frameworks.sklearn.steps import answers_of_steps
 from modelport.convert.frameworks.sklearn.trees import rows_next_to_thresholds, trees_in
 from modelport.core.errors import InputError, UnsupportedError
 from modelport.core.golden import choose_rows
@@ -89,6 +91,7 @@ class SklearnModel:
                 f"the {type(self._estimator).__name__} needs sample rows to be converted",
                 hint="give some with --sample",
             )
+        refuse_known(self._estimator)
         few = Rows({n: a[choose_rows(len(a), 8)] for n, a in rows.columns.items()}, rows.where)
         outputs = tuple(_output(name, array) for name, array in self.predict(few).items())
         attempts = []
@@ -108,6 +111,10 @@ class SklearnModel:
         """None: there is no engine for it."""
         return None
 
+    def layers(self, rows: Rows) -> list[tuple[str, Array]]:
+        """See `modelport.convert.base.Inspectable.layers`: the answers of a pipeline's steps."""
+        return answers_of_steps(self._estimator, self._layout.for_source(rows))
+
     def made_up_rows(self) -> Rows | None:
         """See `modelport.convert.base.SourceModel.made_up_rows`."""
         rows = make_up_rows(self._estimator, self._layout)
@@ -125,12 +132,15 @@ class SklearnModel:
         matrix = np.asarray(self._layout.for_source(rows), dtype=np.float64)
         matrix = matrix[choose_rows(len(matrix), _PROBED_ROWS)]
         before = self._before_trees()
+        seen = np.asarray(before.transform(matrix)) if hasattr(before, "transform") else matrix
+        # Trees behind steps of their own (in a vote of pipelines) see other columns.
+        trees = [tree for tree in trees if tree.feature.max() < seen.shape[1]]
         if not before:
             near = rows_next_to_thresholds(trees, matrix)
             return [Probe("next to tree thresholds", Rows({INPUT: near}))] if len(near) else []
         if not hasattr(before, "inverse_transform"):
             return []
-        near = rows_next_to_thresholds(trees, np.asarray(before.transform(matrix)))
+        near = rows_next_to_thresholds(trees, seen)
         if not len(near):
             return []
         # Undoing a step is inexact: here the last bit decides, in scikit-learn too.
@@ -139,7 +149,7 @@ class SklearnModel:
 
     @cached_property
     def _trees(self) -> list[Any]:
-        return trees_in(self._estimator)
+        return trees_in(last_step(self._estimator))
 
     def _before_trees(self) -> Any:
         """The steps between the inputs and the final estimator; falsy when there are none."""

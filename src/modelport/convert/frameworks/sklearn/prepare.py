@@ -10,25 +10,37 @@ import copy
 from typing import Any
 
 import numpy as np
+from sklearn.base import is_classifier
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import VotingClassifier
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    VotingClassifier,
+)
+from sklearn.feature_selection import RFE
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
+from modelport.convert.frameworks.sklearn.converters.standins import (
+    BoostedClassifier,
+    BoostedRegressor,
+    ChosenColumns,
+    is_beyond_skl2onnx,
+)
 from modelport.convert.frameworks.sklearn.layout import Layout
-from modelport.convert.frameworks.sklearn.nested import estimators_in, last_step
+from modelport.convert.frameworks.sklearn.nested import estimators_in, last_step, replaced
 from modelport.core.tensors import Array
 
 
 def prepare(estimator: Any, layout: Layout) -> Any:
     """The model to export: a copy where something had to change, else the model itself."""
     textual = any(column.knows_missing for column in layout.columns)
-    voting = [e for e in estimators_in(estimator) if isinstance(e, VotingClassifier)]
     final = last_step(estimator)
     binary = isinstance(final, LinearDiscriminantAnalysis) and len(final.classes_) == 2
-    if not (textual or voting or binary):
+    parts = list(estimators_in(estimator))
+    if not (textual or binary or any(_needs_change(part) for part in parts)):
         return estimator
     model = copy.deepcopy(estimator)
     for part in estimators_in(model):
@@ -37,7 +49,35 @@ def prepare(estimator: Any, layout: Layout) -> Any:
             part.flatten_transform = False
         if textual:
             _take_empty_for_missing(part)
+    model = replaced(model, _stand_in)
     return _replace_last(model, _as_logistic(last_step(model))) if binary else model
+
+
+def _needs_change(part: Any) -> bool:
+    return isinstance(part, VotingClassifier | RFE) or _is_beyond(part)
+
+
+def _is_beyond(part: Any) -> bool:
+    boosting = isinstance(part, HistGradientBoostingClassifier | HistGradientBoostingRegressor)
+    return boosting and hasattr(part, "_predictors") and is_beyond_skl2onnx(part)
+
+
+def _stand_in(part: Any) -> Any:
+    """What skl2onnx shall see in place of `part`."""
+    if _is_beyond(part):
+        return BoostedClassifier(part) if is_classifier(part) else BoostedRegressor(part)
+    if isinstance(part, Pipeline) and any(isinstance(s, RFE) for _, s in part.steps[:-1]):
+        last = len(part.steps) - 1
+        part.steps = [
+            (name, _selection(step) if isinstance(step, RFE) and i < last else step)
+            for i, (name, step) in enumerate(part.steps)
+        ]
+    return part
+
+
+def _selection(selector: RFE) -> ChosenColumns:
+    """A selector in the middle of a pipeline chooses columns, and predicts nothing."""
+    return ChosenColumns(np.flatnonzero(selector.support_).tolist())
 
 
 def _take_empty_for_missing(part: Any) -> None:

@@ -14,13 +14,18 @@ from typing import Any, Final
 import numpy as np
 import onnx
 
-from modelport.convert import graph as graphs
+from modelport.convert.frameworks.sklearn.converters.standins import (
+    BoostedClassifier,
+    BoostedRegressor,
+)
 from modelport.convert.frameworks.sklearn.nested import estimators_in
-from modelport.core.errors import UnsupportedError
+from modelport.convert.graphs import edits as graphs
 from modelport.core.golden import choose_rows
 from modelport.core.tensors import Array
 
 _WEIGHTS: Final = ("class_weights", "target_weights", "base_values")
+_OPERATORS: Final = ("TreeEnsembleClassifier", "TreeEnsembleRegressor")
+_STAND_INS: Final = (BoostedClassifier, BoostedRegressor)
 _DOWN_AND_UP: Final = np.asarray([-np.inf, np.inf], dtype=np.float32)
 _PROBED_TREES: Final = 40
 _PROBED_ROWS: Final = 600
@@ -69,7 +74,10 @@ class Ensemble:
 def ensembles_in(model: Any) -> list[Ensemble]:
     """Every ensemble and every single tree in the model."""
     found = []
+    beyond = [e.model for e in estimators_in(model) if isinstance(e, _STAND_INS)]
     for estimator in estimators_in(model):
+        if any(estimator is other for other in beyond):
+            continue
         if hasattr(estimator, "_predictors"):
             trees = tuple(_histogram_tree(t) for step in estimator._predictors for t in step)
             found.append(Ensemble(trees, wide=True))
@@ -94,12 +102,14 @@ def trees_in(model: Any) -> list[Tree]:
     trees: list[Tree] = []
     done: set[int] = set()
     for estimator in estimators_in(model):
+        if getattr(estimator, "_preprocessor", None) is not None:
+            continue  # it sees encoded categories
         if hasattr(estimator, "_predictors"):
             trees += [_histogram_tree(t) for step in estimator._predictors for t in step]
         elif hasattr(estimator, "tree_") and id(estimator) not in done:
             trees.append(_tree(estimator.tree_))
         members = _members(estimator)
-        subsets = getattr(estimator, "estimators_features_", [None] * len(members))
+        subsets = getattr(estimator, "estimators_features_", [None] * len(members))[: len(members)]
         for member, subset in zip(members, subsets, strict=True):
             done.add(id(member))
             tree = _tree(member.tree_)
@@ -125,11 +135,6 @@ def _tree(tree: Any) -> Tree:
 
 def _histogram_tree(predictor: Any) -> Tree:
     nodes = predictor.nodes
-    if nodes["is_categorical"].any():
-        raise UnsupportedError(
-            "histogram gradient boosting with categorical features cannot be exported",
-            hint="encode the categories with an OrdinalEncoder or OneHotEncoder step",
-        )
     return _masked(nodes["feature_idx"], nodes["num_threshold"], nodes["left"], nodes["right"],
                    nodes["is_leaf"], nodes["missing_go_to_left"])  # fmt: skip
 
@@ -164,7 +169,7 @@ def refine(graph: onnx.GraphProto, ensembles: Sequence[Ensemble], *, wide: bool)
         then get a cast before them; the others get float64 thresholds.
     """
     waiting = list(ensembles)
-    for node in [n for n in graph.node if n.op_type.startswith("TreeEnsemble")]:
+    for node in [n for n in graph.node if n.op_type in _OPERATORS]:
         ensemble = _matching(node, waiting)
         if ensemble is not None:
             _set_branches(node, ensemble)

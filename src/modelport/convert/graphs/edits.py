@@ -164,7 +164,7 @@ def _in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     ordered: list[onnx.NodeProto] = []
     while waiting:
         # Names from outside the graph (a subgraph's) are there already.
-        runnable = [n for n in waiting if all(i in ready or i not in made for i in n.input)]
+        runnable = [n for n in waiting if all(i in ready or i not in made for i in _taken_by(n))]
         if not runnable:
             return [*ordered, *waiting]
         ordered += runnable
@@ -172,6 +172,14 @@ def _in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
         taken = {id(node) for node in runnable}
         waiting = [node for node in waiting if id(node) not in taken]
     return ordered
+
+
+def _taken_by(node: onnx.NodeProto) -> Iterator[str]:
+    """What a node takes, and what the nodes in its subgraphs take."""
+    yield from node.input
+    for inner in _subgraphs(node):
+        for part in _all_nodes(inner):
+            yield from part.input
 
 
 def insert_casts(graph: onnx.GraphProto, tensors: Iterable[str], dtype: str) -> None:
