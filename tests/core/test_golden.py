@@ -118,3 +118,46 @@ def test_rows_are_spread_evenly(count: int, limit: int) -> None:
 def test_a_few_rows_are_all_taken() -> None:
     assert choose_rows(5).tolist() == [0, 1, 2, 3, 4]
     assert len(choose_rows(1000)) == GOLDEN_ROWS
+
+
+@given(st.lists(st.binary(max_size=20), min_size=1, max_size=5))
+def test_bytes_survive(items: list[bytes]) -> None:
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    data = GoldenRecords({"image": array}, {"y": np.arange(len(items))}).to_bytes()
+    again = GoldenRecords.from_bytes(data)
+    assert list(again.inputs["image"]) == items
+    assert again.to_bytes() == data
+
+
+@pytest.mark.parametrize("texts", [["a\0", "", "ü"], ["x" * 300_000, "y", "z", "\0"]])
+def test_text_that_fixed_width_would_cut_or_waste(texts: list[str]) -> None:
+    records = GoldenRecords({"x": np.array(texts, dtype=object)}, {})
+    data = records.to_bytes()
+    assert list(GoldenRecords.from_bytes(data).inputs["x"]) == texts
+    assert len(data) < 400_000
+
+
+@pytest.mark.parametrize("ends", [[3], [-1, 4], [3, 2, 4], [5], [[4]], []])
+def test_ends_that_do_not_fit(ends: list[int]) -> None:
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        **{"input-bytes:x": np.frombuffer(b"abcd", np.uint8), "input-ends:x": np.array(ends, int)},
+    )
+    with pytest.raises(IntegrityError, match="golden records cannot be read"):
+        GoldenRecords.from_bytes(buffer.getvalue())
+
+
+def test_encoded_images_are_replayed_one_by_one() -> None:
+    array = np.empty(3, dtype=object)
+    array[:] = [b"a", b"b", b"c"]
+    sizes = []
+
+    def run(inputs: Tensors) -> Tensors:
+        sizes.append(len(inputs["image"]))
+        return {"y": np.array([item[0] for item in inputs["image"]])}
+
+    records = GoldenRecords({"image": array}, {"y": np.array([97, 98, 99])})
+    assert records.replay(run, TOLERANCE, in_parts=True)[0].agrees
+    assert sizes == [1, 1, 1]

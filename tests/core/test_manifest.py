@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelport.core.errors import IntegrityError, ModelportError, UnsupportedError
-from modelport.core.manifest import FORMAT, Manifest, check_name, read_manifest
+from modelport.core.manifest import Manifest, check_name, read_manifest
 
 from .test_package import manifest_of
 
@@ -41,7 +41,9 @@ def test_it_survives() -> None:
     assert again.to_bytes() == GOOD.to_bytes()
     assert again.digest == GOOD.digest
     assert again.digest.startswith("sha256:")
-    assert DOCUMENT["format"] == FORMAT
+    # Without processing the same bytes as ever.
+    assert DOCUMENT["format"] == 1
+    assert "processing" not in DOCUMENT
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ def test_damaged_documents(data: bytes) -> None:
     assert len(str(caught.value)) < 1000
 
 
-@pytest.mark.parametrize("number", [2, 999, 10**30, 0, -1])
+@pytest.mark.parametrize("number", [3, 999, 10**30, 0, -1])
 def test_other_formats(number: int) -> None:
     with pytest.raises(UnsupportedError, match=f"package format {number} "):
         read_manifest(changed("format", value=number), where="here")

@@ -166,8 +166,8 @@ def test_a_missing_package_lists_its_neighbours(tmp_path: Path) -> None:
 
 def test_newer_formats_are_named() -> None:
     document = json.loads(manifest_of({}).to_bytes())
-    newer = json.dumps({**document, "format": 2}).encode()
-    with pytest.raises(UnsupportedError, match="format 2 is newer"):
+    newer = json.dumps({**document, "format": 3}).encode()
+    with pytest.raises(UnsupportedError, match="format 3 is newer"):
         read_manifest(newer, where="x")
 
 

@@ -40,8 +40,8 @@ def refused(path: Path, ending: str, content: str | bytes, message: str) -> None
 
 
 def test_the_ending_chooses_the_reader(file: Path) -> None:
-    with pytest.raises(UnsupportedError, match=r"no reader for files ending in '\.txt'") as caught:
-        read(file, ".txt", "1")
+    with pytest.raises(UnsupportedError, match=r"no reader for files ending in '\.xls'") as caught:
+        read(file, ".xls", "1")
     assert ".csv" in caught.value.hint
     assert read(file, ".CSV", "1,2\n").columns[""].tolist() == [[1, 2]]
     with pytest.raises(NotFoundError, match=r"file not found: row\.csv; there is: rows\.CSV"):

@@ -170,6 +170,21 @@ def test_bytes_that_are_no_text() -> None:
         Rows({"x": np.array([b"\xff"], object)}).bind(to)
 
 
+def test_tensors_need_not_have_one_length() -> None:
+    rows = Rows({"x": np.zeros((4, 3)), "state": np.zeros((2, 4, 8)), "rate": np.asarray(16000)})
+    to = Signature(
+        (
+            TensorSpec("x", "float32", ("N", 3)),
+            TensorSpec("state", "float32", (2, "N", 8)),
+            TensorSpec("rate", "int64", ()),
+        ),
+        (TensorSpec("y", "float32", ("N",)),),
+    )
+    assert rows.bind(to)["state"].shape == (2, 4, 8)
+    with pytest.raises(SignatureError, match="N"):
+        Rows({**rows.columns, "x": np.zeros((5, 3))}).bind(to)
+
+
 def test_rows_have_one_length() -> None:
     assert len(Rows({"a": np.zeros(3), "b": np.zeros((3, 2))})) == 3
     assert len(Rows({"": np.float32(1)})) == 1

@@ -134,3 +134,74 @@ def test_rows_that_do_not_fit(
     rows = Rows({name: np.asarray(values) for name, values in columns.items()}, "rows.csv")
     with pytest.raises(SignatureError, match=message):
         rows.bind(signature)
+
+
+def files(folder: Path, **contents: bytes) -> Path:
+    """Files of those names, in which ``__`` stands for ``/`` and ``_`` for the last dot."""
+    for name, content in contents.items():
+        stem, _, suffix = name.replace("__", "/").rpartition("_")
+        path = folder / f"{stem}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def test_a_folder_of_images(tmp_path: Path) -> None:
+    folder = files(tmp_path / "f", b__2_png=b"two\0", a_JPG=b"one", b__3_webp=b"3", x_csv=b"a\n1")
+    rows = read_rows(folder)
+    assert rows.unnamed is not None
+    assert rows.unnamed.tolist() == [b"one", b"two\0", b"3"]
+    assert rows.names == ("a.JPG", "b/2.png", "b/3.webp")
+
+
+def test_texts(tmp_path: Path) -> None:
+    folder = files(tmp_path / "f", a_txt=b"one\n\ntwo \xc3\xbc\n", b_txt=b"three\n")
+    rows = read_rows(folder)
+    assert rows.unnamed is not None
+    assert rows.unnamed.tolist() == ["one\n\ntwo ü", "three"]
+    assert rows.names == ("a.txt", "b.txt")
+    lines = read_rows(folder / "a.txt")
+    assert lines.unnamed is not None
+    assert lines.unnamed.tolist() == ["one", "two ü"]
+    with pytest.raises(InputError, match="not UTF-8"):
+        read_rows(files(tmp_path / "g", c_txt=b"\xff") / "c.txt")
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        ({}, "holds no images or texts"),
+        ({"a_csv": b"1"}, "holds no images or texts"),
+        ({"a_txt": b"a", "b_png": b"b"}, "files of several kinds: image, text"),
+    ],
+)
+def test_folders_that_are_none(tmp_path: Path, contents: dict[str, bytes], message: str) -> None:
+    (tmp_path / "f").mkdir()
+    with pytest.raises(InputError, match=message):
+        read_rows(files(tmp_path / "f", **contents))
+
+
+def test_bytes_in_json(tmp_path: Path) -> None:
+    """As TF Serving's clients send them."""
+    path = tmp_path / "body.json"
+    for document, name in (
+        ({"instances": [{"b64": "aGk="}, {"b64": "aAA="}]}, ""),
+        ({"inputs": {"image": [{"b64": "aGk="}, {"b64": "aAA="}]}}, "image"),
+        ([{"image": {"b64": "aGk="}}, {"image": {"b64": "aAA="}}], "image"),
+    ):
+        path.write_text(json.dumps(document), encoding="utf-8")
+        assert read_rows(path).columns[name].tolist() == [b"hi", b"h\0"]
+    path.write_text('{"instances": [{"b64": "!"}]}', encoding="utf-8")
+    with pytest.raises(InputError, match="not Base64"):
+        read_rows(path)
+
+
+def test_bytes_become_an_input(tmp_path: Path) -> None:
+    image = TensorSpec("image", "bytes", ("N",))
+    signature = Signature((image,), (TensorSpec("y", "float32", ("N",)),))
+    files(tmp_path, a_png=b"\x89PNG\0")
+    for rows in (read_rows(tmp_path), Rows({"": np.array(["iVBORwA="], dtype=object)})):
+        assert rows.bind(signature)["image"].tolist() == [b"\x89PNG\0"]
+    for wrong in (np.array([1.0]), np.array(["!"], dtype=object)):
+        with pytest.raises(SignatureError, match="image needs bytes of files, and holds a"):
+            Rows({"": wrong}).bind(signature)

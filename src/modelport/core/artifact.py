@@ -8,6 +8,7 @@ from typing import Any
 
 from modelport.core.compare import Tolerance
 from modelport.core.golden import GoldenRecords
+from modelport.core.processing import Processing
 from modelport.core.signature import Signature
 
 
@@ -24,6 +25,7 @@ class Artifact:
     files : mapping of str to bytes
         Model files by relative path.
     signature : Signature
+        What clients send and get.
     task : str
         ``classification``, ``regression``, ``clustering``, ``outlier``, ``transform`` or
         ``unknown``.
@@ -40,6 +42,9 @@ class Artifact:
         Statistics of the sample rows, plain.
     provenance : mapping
         Source, framework and exporter, plain.
+    processing : Processing or None
+        What happens to clients' values before the model, and to its answers after it. Its files
+        are among `files`, its `signature` is what the engine takes and gives.
     """
 
     engine: str
@@ -53,3 +58,4 @@ class Artifact:
     parity: Mapping[str, Any]
     baseline: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    processing: Processing | None = None

@@ -15,7 +15,7 @@ import numpy as np
 
 from modelport.core.compare import OutputComparison, Tolerance, compare
 from modelport.core.errors import IntegrityError
-from modelport.core.tensors import Array, Tensors
+from modelport.core.tensors import Array, Tensors, holds_bytes
 
 #: How many rows travel with a package: at most, and at least where rows are large.
 GOLDEN_ROWS = 32
@@ -58,7 +58,7 @@ class GoldenRecords:
         in_parts : bool
             Run large records a few rows at a time; only for row-independent models.
         """
-        size = sum(array.nbytes for array in self.inputs.values())
+        size = sum(_size(array) for array in self.inputs.values())
         if not in_parts or size <= _REPLAYED:
             return compare(self.outputs, run(self.inputs), tolerance)
         step = max(1, self.rows * _REPLAYED // size)
@@ -70,8 +70,20 @@ class GoldenRecords:
         return compare(self.outputs, answers, tolerance)
 
     def to_bytes(self) -> bytes:
-        """Encode as ``.npz``; the same records always give the same bytes."""
-        arrays = {f"{side}:{name}": _plain(array) for side, name, array in self._items()}
+        """Encode as ``.npz``; the same records always give the same bytes.
+
+        Arrays of `bytes` become two: all bytes behind each other, and where each one ends. So do
+        texts that NumPy's fixed-width text would waste much space for, or cut.
+        """
+        arrays: dict[str, Array] = {}
+        for side, name, array in self._items():
+            kind = _joined_as(array)
+            if kind:
+                items = [item if isinstance(item, bytes) else str(item).encode() for item in array]
+                arrays[f"{side}-{kind}:{name}"] = np.frombuffer(b"".join(items), dtype=np.uint8)
+                arrays[f"{side}-ends:{name}"] = np.cumsum([len(item) for item in items])
+            else:
+                arrays[f"{side}:{name}"] = _plain(array)
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         return buffer.getvalue()
@@ -98,10 +110,46 @@ class GoldenRecords:
                 for key in archive.files:
                     side, _, name = key.partition(":")
                     array = archive[key]
+                    side, _, kind = side.partition("-")
+                    if kind == "ends":
+                        continue
+                    if kind:
+                        array = _split(array, archive[f"{side}-ends:{name}"], text=kind == "text")
                     sides[side][name] = array.astype(object) if array.dtype.kind == "U" else array
-        except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
+        except (ValueError, KeyError, OSError, EOFError, BadZipFile, TypeError) as error:
             raise IntegrityError(f"golden records cannot be read: {error}", where=where) from error
         return cls(inputs=sides["input"], outputs=sides["output"])
+
+
+def _size(array: Array) -> int:
+    """In bytes; an encoded image is far larger once it is decoded."""
+    return len(array) * _REPLAYED if holds_bytes(array) else array.nbytes
+
+
+def _joined_as(array: Array) -> str:
+    """``bytes`` or ``text`` for arrays that are stored behind each other; empty for others."""
+    if array.dtype != object or array.ndim != 1 or not array.size:
+        return ""
+    if holds_bytes(array):
+        return "bytes"
+    longest = max(len(str(item)) for item in array)
+    cut = any(str(item).endswith("\0") for item in array)
+    return "text" if cut or 4 * longest * len(array) > _LARGE else ""
+
+
+def _split(joined: Array, ends: Array, *, text: bool) -> Array:
+    """What `GoldenRecords.to_bytes` joined."""
+    if (
+        ends.ndim != 1
+        or not ends.size
+        or (np.diff(ends, prepend=0) < 0).any()
+        or ends[-1] != len(joined)
+    ):
+        raise ValueError("the ends of bytes do not fit them")
+    data, items = joined.astype(np.uint8, copy=False).tobytes(), np.empty(len(ends), dtype=object)
+    parts = [data[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+    items[:] = [part.decode() for part in parts] if text else parts
+    return items
 
 
 def _plain(array: Array) -> Array:

@@ -10,18 +10,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from modelport.core.compare import Tolerance, tolerance_from_json
 from modelport.core.digest import canonical_json, sha256_bytes
 from modelport.core.errors import InputError, IntegrityError, ModelportError, UnsupportedError
+from modelport.core.processing import Processing
 from modelport.core.signature import Signature
 
 Value = TypeVar("Value")
 
-#: The format this version writes. Older formats stay readable through `_READERS`.
-FORMAT = 1
+#: The newest format. Older formats stay readable through `_READERS`.
+FORMAT = 2
+
+#: The format of a package without processing: the same bytes as ever.
+_PLAIN = 1
 
 _NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 
@@ -72,12 +76,15 @@ class Manifest:
     row_independent: bool
     parity: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    processing: Processing | None = None
 
     def to_bytes(self) -> bytes:
         """The canonical document."""
+        processing = self.processing
         return canonical_json(
             {
-                "format": FORMAT,
+                **({"processing": processing.to_json()} if processing is not None else {}),
+                "format": _PLAIN if processing is None else FORMAT,
                 "name": self.name,
                 "engine": self.engine,
                 "model_file": self.model_file,
@@ -129,7 +136,7 @@ def read_manifest(data: bytes, *, where: str) -> Manifest:
         raise IntegrityError(
             f"manifest is incomplete or damaged: {error!r}", where=where
         ) from error
-    if canonical != data and format_number == FORMAT:
+    if canonical != data:
         raise IntegrityError("manifest is not in its canonical form", where=where)
     return manifest
 
@@ -152,10 +159,18 @@ def _read_1(document: Mapping[str, Any]) -> Manifest:
     )
 
 
+def _read_2(document: Mapping[str, Any]) -> Manifest:
+    plain = _read_1(document)
+    processing = Processing.from_json(document["processing"])
+    if missing := [name for name in processing.files if name not in plain.files]:
+        raise KeyError(missing[0])
+    return replace(plain, processing=processing)
+
+
 def _typed(value: Any, kind: type[Value]) -> Value:
     if not isinstance(value, kind):
         raise TypeError(f"{value!r:.40} is no {kind.__name__}")
     return value
 
 
-_READERS = {1: _read_1}
+_READERS = {1: _read_1, 2: _read_2}

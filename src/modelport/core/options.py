@@ -44,6 +44,19 @@ class PackOptions:
     factory : str
         ``module:name`` of the class or function that makes the model, for files that hold
         weights only. It is imported and called.
+    signature : str
+        Which of a SavedModel's signatures to convert, where it has several.
+    image : str
+        The model takes images: ``keras``, ``imagenet``, ``tf``, ``caffe`` or ``none`` for how
+        the pixels are computed, or a JSON file with an image step.
+    text : str
+        The model takes texts: a ``tokenizer.json``, or a list of words, one per line.
+    labels : str
+        A file with the names of the classes, one per line, or a JSON list.
+    top_k : int
+        Answer the best `top_k` labels; 0: the best alone.
+    processing : str
+        A JSON file that declares all steps; see `modelport.core.processing`.
     replace : bool
         Replace another package of the same name in the output folder.
     """
@@ -52,6 +65,12 @@ class PackOptions:
     allow: str = ""
     engine: str = "onnx"
     factory: str = ""
+    signature: str = ""
+    image: str = ""
+    text: str = ""
+    labels: str = ""
+    top_k: int = 0
+    processing: str = ""
     replace: bool = False
 
 

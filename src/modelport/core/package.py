@@ -6,6 +6,7 @@
       manifest.json      what it is; its SHA-256 is the package digest
       manifest.sha256    that digest, as ``sha256sum`` writes it
       model/…            what the engine opens
+      processing/…       what the processing steps open: a tokenizer
       golden.npz         real inputs and the source model's answers
       baseline.json      statistics of the sample rows
       README.md          the model card
@@ -61,6 +62,12 @@ class Package:
     def model_path(self) -> Path:
         """The file that the engine opens."""
         return self.path / self.manifest.model_file
+
+    def processing_files(self) -> dict[str, bytes]:
+        """The files that the processing steps need, by name."""
+        processing = self.manifest.processing
+        names = processing.files if processing is not None else ()
+        return {name: (self.path / name).read_bytes() for name in names}
 
     def golden(self) -> GoldenRecords | None:
         """The golden records, or None when the package has none."""

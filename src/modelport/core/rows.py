@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from modelport.core.errors import InputError, SignatureError
 from modelport.core.signature import Signature
-from modelport.core.tensors import STRING, Array, TensorSpec
+from modelport.core.tensors import BYTES, STRING, Array, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -20,19 +21,25 @@ class Rows:
     Parameters
     ----------
     columns : dict of str to ndarray
-        Arrays of equal first dimension. An array without a name stands under ``""``.
+        Columns are of equal length; tensors need not be, when the model's inputs are not. An
+        array without a name stands under ``""``.
     where : str
         Where they come from, for messages.
+    names : tuple of str
+        What each row is called, where every row is a file.
     """
 
     columns: dict[str, Array]
     where: str = ""
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         lengths = {name: len(a) if a.ndim else 1 for name, a in self.columns.items()}
         if not lengths or not max(lengths.values()):
             raise InputError("there are no rows", where=self.where)
-        if len(set(lengths.values())) > 1:
+        # Tensors may have their batch on another axis, or none at all: the signature tells.
+        columns = all(array.ndim == 1 for array in self.columns.values())
+        if columns and len(set(lengths.values())) > 1:
             raise InputError(f"columns differ in length: {lengths}", where=self.where)
 
     @property
@@ -107,6 +114,8 @@ class Rows:
         return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
 
     def _cast(self, array: Array, spec: TensorSpec) -> Array:
+        if spec.dtype == BYTES:
+            return self._bytes(array, spec)
         if spec.dtype == STRING:
             try:
                 texts = [_text(item) for item in array.ravel()]
@@ -137,6 +146,30 @@ class Rows:
                 where=self.where,
             )
         return cast
+
+    def _bytes(self, array: Array, spec: TensorSpec) -> Array:
+        """Encoded images; text is Base64, as in JSON."""
+        items = np.empty(array.shape, dtype=object)
+        for position, item in np.ndenumerate(array):
+            try:
+                items[position] = item if isinstance(item, bytes) else decode_base64(item)
+            except (TypeError, ValueError) as error:
+                raise SignatureError(
+                    f"input {spec.name} needs bytes of files, and holds a {type(item).__name__}",
+                    where=self.where,
+                    hint="give a file, a folder of files, or Base64 text",
+                ) from error
+        return items
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes that Base64 text stands for; padding may be missing.
+
+    Raises
+    ------
+    ValueError, TypeError
+    """
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 def _numbers(array: Array) -> Array:

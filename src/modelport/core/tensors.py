@@ -1,8 +1,9 @@
 """Element types and tensor specifications.
 
 modelport names element types as NumPy does (``float32``, ``int64``, ``bool``), plus
-``string``: an object array of `str`. Every protocol keeps its own table from these names to its
-own.
+``string``: an object array of `str`, and ``bytes``: an object array of `bytes` (encoded images),
+which only models with processing take (see `modelport.core.processing`). Every protocol keeps
+its own table from these names to its own.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ Array = NDArray[Any]
 Tensors = Mapping[str, Array]
 
 STRING: Final = "string"
+BYTES: Final = "bytes"
 
-#: modelport element type → the NumPy dtype that holds it.
+#: modelport element type → the NumPy dtype that holds it; `BYTES` is none that an engine takes.
 NUMPY_DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "bool": np.dtype(np.bool_),
     **{f"{u}int{bits}": np.dtype(f"{u}int{bits}") for u in ("", "u") for bits in (8, 16, 32, 64)},
@@ -30,6 +32,11 @@ NUMPY_DTYPES: Final[dict[str, np.dtype[Any]]] = {
 }
 
 _NAMES: Final = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
+
+
+def holds_bytes(array: Array) -> bool:
+    """Whether an object array holds `bytes`."""
+    return array.dtype == object and any(isinstance(item, bytes) for item in array.ravel()[:1])
 
 
 def dtype_name(array: Array) -> str:
@@ -56,7 +63,7 @@ class TensorSpec:
     ----------
     name : str
     dtype : str
-        A key of `NUMPY_DTYPES`.
+        A key of `NUMPY_DTYPES`, or `BYTES`.
     shape : tuple of int or str
         A string is a symbolic dimension: any size, but the same wherever the signature
         repeats the symbol.
@@ -76,13 +83,14 @@ class TensorSpec:
     _fixed: tuple[tuple[int, int], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.dtype not in NUMPY_DTYPES:
+        numpy_dtype = NUMPY_DTYPES.get(STRING if self.dtype == BYTES else self.dtype)
+        if numpy_dtype is None:
             raise SignatureError(
                 f"unsupported element type: {self.dtype}",
                 where=self.name,
                 hint=f"one of {', '.join(NUMPY_DTYPES)}",
             )
-        object.__setattr__(self, "numpy_dtype", NUMPY_DTYPES[self.dtype])
+        object.__setattr__(self, "numpy_dtype", numpy_dtype)
         fixed = tuple((axis, d) for axis, d in enumerate(self.shape) if isinstance(d, int))
         object.__setattr__(self, "_fixed", fixed)
 

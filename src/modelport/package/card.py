@@ -25,6 +25,7 @@ def model_card(artifact: Artifact, name: str) -> str:
         "",
         *_table(artifact.signature.outputs),
         "",
+        *_processing(artifact),
         "## Parity with the source model",
         "",
         *(f"- {line}" for line in describe_parity(artifact.parity)),
@@ -36,6 +37,13 @@ def model_card(artifact: Artifact, name: str) -> str:
         *(f"- {key}: {_inline(value)}" for key, value in sorted(artifact.provenance.items())),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _processing(artifact: Artifact) -> list[str]:
+    if artifact.processing is None:
+        return []
+    steps = [f"- {line}" for line in artifact.processing.describe()]
+    return ["## Processing", "", *steps, ""]
 
 
 def _table(specs: Iterable[TensorSpec]) -> list[str]:

@@ -49,6 +49,7 @@ def build_package(artifact: Artifact, name: str, folder: Path, *, replace: bool 
         row_independent=artifact.row_independent,
         parity=artifact.parity,
         provenance=artifact.provenance,
+        processing=artifact.processing,
     )
     return write_package(folder / name, manifest, files, replace=replace)
 

@@ -13,8 +13,8 @@ import numpy as np
 from modelport.core.errors import EngineError, InputError, NotFoundError, UnavailableError
 from modelport.core.rows import Rows
 from modelport.core.signature import Signature
-from modelport.core.tensors import Array, TensorSpec
-from modelport.serve.oip_codec import DATATYPES, HEADER_LENGTH, decode, encode
+from modelport.core.tensors import BYTES, STRING, Array, TensorSpec
+from modelport.serve.oip_codec import CONTENT, DATATYPES, HEADER_LENGTH, decode, encode
 
 Decoded = TypeVar("Decoded")
 
@@ -77,7 +77,7 @@ def _request(tensors: dict[str, Array]) -> tuple[bytes, dict[str, str]]:
             {
                 "name": name,
                 "shape": list(array.shape),
-                "datatype": DATATYPES["string" if array.dtype == object else array.dtype.name],
+                "datatype": "BYTES" if array.dtype == object else DATATYPES[array.dtype.name],
                 "parameters": {"binary_data_size": len(buffer)},
             }
             for (name, array), buffer in zip(tensors.items(), buffers, strict=True)
@@ -133,13 +133,16 @@ def _signature(metadata: dict[str, Any]) -> Signature:
 
 
 def _spec(item: dict[str, Any]) -> TensorSpec:
-    columns = item.get("parameters", {}).get("columns", "")
+    parameters = item.get("parameters", {})
+    columns = parameters.get("columns", "")
     # Only the leading dimension is surely the batch; other open ones are unrelated.
     shape = tuple(
         size if size >= 0 else ("N" if axis == 0 else f"{item['name']}_{axis}")
         for axis, size in enumerate(item["shape"])
     )
     dtype = _DTYPES.get(item["datatype"], item["datatype"])
+    if dtype == STRING and parameters.get(CONTENT) == BYTES:
+        dtype = BYTES
     return TensorSpec(item["name"], dtype, shape, tuple(columns.split(",")) if columns else ())
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +19,8 @@ import orjson
 import simdjson
 
 from modelport.core.errors import InputError, SignatureError
-from modelport.core.tensors import STRING, Array, TensorSpec
+from modelport.core.rows import decode_base64
+from modelport.core.tensors import BYTES, STRING, Array, TensorSpec
 
 #: A parser keeps buffers for its largest document: larger ones get one that is thrown away.
 _KEEP_BUFFERS: Final = 8 << 20
@@ -163,6 +165,8 @@ class Reader:
         kind = _BUFFER_TYPES.get(spec.numpy_dtype.kind)
         if kind is not None and isinstance(node, simdjson.Array):
             return self._numbers(node, spec, kind)
+        if kind is None and spec.dtype == BYTES:
+            return from_base64(plain(node), spec)
         return from_plain(plain(node), spec)
 
     def count_lists(self, number: int) -> None:
@@ -267,6 +271,26 @@ def from_plain(value: Any, spec: TensorSpec) -> Array:
         raise _out_of_range(spec) from error
 
 
+def from_base64(value: Any, spec: TensorSpec) -> Array:
+    """The array of bytes that Base64 texts in nested lists write.
+
+    Raises
+    ------
+    SignatureError
+        Naming the element.
+    """
+    array = from_plain(value, replace(spec, dtype=STRING))
+    for position, text in np.ndenumerate(array):
+        try:
+            array[position] = decode_base64(text)
+        except ValueError as error:
+            raise SignatureError(
+                f"input {spec.name} needs Base64 text, and holds {_shown(text)} "
+                f"at {list(position)}: {error}"
+            ) from error
+    return array
+
+
 def _leaves(value: Any) -> list[Any]:
     """The leaves as Python wrote them: NumPy turns ``[1, true]`` into numbers silently."""
     leaves: list[Any] = []
@@ -334,13 +358,12 @@ def dumps_array(array: Array) -> bytes:
     """
     if array.dtype.kind == "O":
         return orjson.dumps(array.tolist(), default=_text)
-    encoded = (
-        orjson.dumps(
-            array if array.flags.c_contiguous else np.ascontiguousarray(array),
-            option=orjson.OPT_SERIALIZE_NUMPY,
-        )
+    encoded = orjson.dumps(
+        (array if array.flags.c_contiguous else np.ascontiguousarray(array))
         if array.ndim
-        else orjson.dumps(array.item())
+        # Of float32, `item` would have float64's digits; of integers, orjson knows not all.
+        else (array[()] if array.dtype.kind == "f" else array.item()),
+        option=orjson.OPT_SERIALIZE_NUMPY,
     )
     if b"null" in encoded:
         return json.dumps(array.tolist(), separators=(",", ":")).encode()

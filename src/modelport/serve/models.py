@@ -23,6 +23,7 @@ from modelport.core.package import Package, open_package
 from modelport.core.signature import Signature
 from modelport.core.tensors import STRING, Array
 from modelport.engines.base import Engine, EngineOptions, LoadedModel
+from modelport.processing.base import wrap
 from modelport.serve.base import ModelIdentity, ModelSpec
 from modelport.serve.batching import Batcher, LatencyModel
 from modelport.serve.metrics import Metrics, ModelCounters
@@ -204,7 +205,9 @@ class ModelTable:
             package.model_path if package else path, EngineOptions(threads=self.options.threads)
         )
         if package is not None:
-            model.proven = prove(package, loaded)
+            processed = with_processing(package, loaded)
+            model.proven = prove(package, loaded if _golden_inside(package) else processed)
+            loaded = processed
         signature = package.manifest.signature if package else loaded.signature
         model.batcher = self._batcher(loaded, signature, package, model.counters)
         model.identity = ModelIdentity(model.spec.name, model.spec.version, signature)
@@ -221,7 +224,7 @@ class ModelTable:
         latency = self._latency(loaded, signature, package)
         proven = package is not None and package.manifest.row_independent
         may_share = proven and signature.batch_symbol is not None
-        inline = latency is not None and latency.inline
+        inline = latency is not None and latency.inline and _steady(package)
         max_rows = latency.rows_that_pay(self.options.max_batch) if latency and may_share else 1
         if not inline and self._executor is None:
             self._executor = ThreadPoolExecutor(self.options.threads, "modelport-inference")
@@ -242,7 +245,8 @@ class ModelTable:
     ) -> LatencyModel | None:
         """Time the model on a golden record, or on zeros where that is possible."""
         golden = package.golden() if package is not None else None
-        if golden is not None and signature.batch_symbol is not None:
+        inside = package is not None and _golden_inside(package)
+        if golden is not None and not inside and signature.batch_symbol is not None:
             row: dict[str, Array] | None = {n: a[:1] for n, a in golden.inputs.items()}
         else:
             row = zeros(signature)
@@ -252,6 +256,43 @@ class ModelTable:
             return LatencyModel.measure(loaded.run, row)
         except ModelportError:
             return None  # zeros mean nothing to this model; it runs on threads
+
+
+def with_processing(package: Package, loaded: LoadedModel) -> LoadedModel:
+    """The model with the package's processing steps around it, where it has some.
+
+    Raises
+    ------
+    IntegrityError
+        When steps and manifest contradict each other.
+    MissingPackageError
+        When a step needs a package that is not installed.
+    """
+    processing = package.manifest.processing
+    if processing is None:
+        return loaded
+    model = wrap(loaded, processing, package.processing_files())
+    if model.signature != package.manifest.signature:
+        raise IntegrityError(
+            "the processing steps have another signature than the manifest",
+            where=str(package.path),
+        )
+    return model
+
+
+def _golden_inside(package: Package) -> bool:
+    """Whether the golden records are the model's own tensors, not what clients send."""
+    processing = package.manifest.processing
+    return processing is not None and not processing.proven
+
+
+def _steady(package: Package | None) -> bool:
+    """Whether one request costs about as much as another of as many rows.
+
+    However fast the golden records are, one large photograph must not hold the event loop.
+    """
+    processing = package.manifest.processing if package is not None else None
+    return processing is None or processing.steady
 
 
 def prove(package: Package, loaded: LoadedModel) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from modelport.core.errors import InputError, SignatureError
-from modelport.core.tensors import STRING, Array, TensorSpec
+from modelport.core.tensors import BYTES, STRING, Array, TensorSpec
 
 #: modelport element type → the protocol's.
 DATATYPES: Final = {
@@ -28,8 +28,12 @@ DATATYPES: Final = {
     "float16": "FP16",
     "float32": "FP32",
     "float64": "FP64",
+    "bytes": "BYTES",
     "string": "BYTES",
 }
+
+#: The parameter of a tensor's metadata that tells ``bytes`` from ``string``: both are BYTES.
+CONTENT: Final = "content_type"
 
 #: The header that says how many bytes of a body are JSON; raw tensors follow them.
 HEADER_LENGTH: Final = "inference-header-content-length"
@@ -105,10 +109,12 @@ def decode(raw: memoryview, spec: TensorSpec, count: int) -> Array:
     SignatureError
         When the bytes are not exactly `count` elements.
     """
-    if spec.dtype == STRING:
-        strings = _strings(raw, spec)
-        array = np.empty(len(strings), dtype=object)
-        array[:] = strings
+    if spec.numpy_dtype.kind == "O":
+        items: list[Any] = _items(raw, spec)
+        if spec.dtype == STRING:
+            items = [_text(item, spec) for item in items]
+        array = np.empty(len(items), dtype=object)
+        array[:] = items
     else:
         expected = count * spec.numpy_dtype.itemsize
         if len(raw) != expected:
@@ -130,11 +136,18 @@ def decode(raw: memoryview, spec: TensorSpec, count: int) -> Array:
 def decode_whole(raw: memoryview, spec: TensorSpec) -> Array:
     """A whole body as one tensor; its one open dimension follows from its length.
 
+    Where the input takes bytes, the body is one element.
+
     Raises
     ------
     SignatureError
         When more than one dimension is open beside the batch, or the bytes do not divide.
     """
+    if spec.dtype == BYTES and len(spec.shape) == 1:
+        # One file as it is, without a length before it: ``curl --data-binary @cat.jpg``.
+        array = np.empty(1, dtype=object)
+        array[0] = bytes(raw)
+        return array
     shape = [size if isinstance(size, int) else -1 for size in spec.shape]
     if shape.count(-1) > 1:
         # The protocol assumes a batch of one.
@@ -152,8 +165,8 @@ def decode_whole(raw: memoryview, spec: TensorSpec) -> Array:
         raise SignatureError(f"input {spec.name} {spec.shape_text}: {error}") from error
 
 
-def _strings(raw: memoryview, spec: TensorSpec) -> list[str]:
-    strings = []
+def _items(raw: memoryview, spec: TensorSpec) -> list[bytes]:
+    items = []
     position = 0
     while position < len(raw):
         if position + 4 > len(raw):
@@ -162,12 +175,16 @@ def _strings(raw: memoryview, spec: TensorSpec) -> list[str]:
         position += 4
         if position + length > len(raw):
             raise SignatureError(f"input {spec.name} ends inside a string of {length} bytes")
-        try:
-            strings.append(str(raw[position : position + length], "utf-8"))
-        except UnicodeDecodeError as error:
-            raise SignatureError(f"input {spec.name} holds a string that is not UTF-8") from error
+        items.append(bytes(raw[position : position + length]))
         position += length
-    return strings
+    return items
+
+
+def _text(item: bytes, spec: TensorSpec) -> str:
+    try:
+        return item.decode()
+    except UnicodeDecodeError as error:
+        raise SignatureError(f"input {spec.name} holds a string that is not UTF-8") from error
 
 
 def encode(array: Array) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from modelport import __version__
 from modelport.core.errors import InputError, ModelportError, SignatureError
-from modelport.core.tensors import Array, TensorSpec
+from modelport.core.tensors import BYTES, Array, TensorSpec
 from modelport.serve import oip_codec
 from modelport.serve.base import (
     JSON_HEADERS,
@@ -36,7 +36,7 @@ from modelport.serve.json_codec import (
     plain,
 )
 from modelport.serve.models import ModelTable, ServedModel, State
-from modelport.serve.oip_codec import DATATYPES, HEADER_LENGTH
+from modelport.serve.oip_codec import CONTENT, DATATYPES, HEADER_LENGTH
 from modelport.serve.statuses import status_of
 
 _MODEL: Final = r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?"
@@ -323,4 +323,6 @@ def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
     }
     if spec.columns:
         metadata["parameters"] = {"columns": ",".join(spec.columns)}
+    if spec.dtype == BYTES:
+        metadata["parameters"] = {CONTENT: BYTES}
     return metadata

@@ -16,13 +16,14 @@ from typing import Any, Final
 import numpy as np
 
 from modelport.core.errors import InputError, ModelportError, NotFoundError, SignatureError
-from modelport.core.tensors import STRING, Array, TensorSpec
+from modelport.core.tensors import BYTES, Array, TensorSpec
 from modelport.serve.base import Call, ModelIdentity, Place, Request, Response, Route
 from modelport.serve.json_codec import (
     Reader,
     dumps,
     dumps_array,
     fields,
+    from_base64,
     from_plain,
     is_list,
     is_object,
@@ -46,6 +47,7 @@ DATATYPES: Final = {
     "float16": "DT_HALF",
     "float32": "DT_FLOAT",
     "float64": "DT_DOUBLE",
+    "bytes": "DT_STRING",
     "string": "DT_STRING",
 }
 
@@ -158,8 +160,8 @@ def _read_rows(node: Any, model: ModelIdentity, reader: Reader) -> dict[str, Arr
             f"required: {', '.join(specs)}"
         )
     (spec,) = specs.values()
-    if spec.dtype == STRING:
-        return {spec.name: from_plain(_decode_base64(plain(node)), spec)}
+    if spec.numpy_dtype.kind == "O":
+        return {spec.name: _read_items(plain(node), spec)}
     return {spec.name: reader.tensor(node, spec)}
 
 
@@ -172,10 +174,7 @@ def _read_row_objects(rows: list[Any], model: ModelIdentity) -> dict[str, Array]
                 f"the model takes {', '.join(specs)}; this element has {got}",
                 where=f"instances[{position}]",
             )
-    return {
-        name: from_plain(_decode_base64([row[name] for row in rows]), spec)
-        for name, spec in specs.items()
-    }
+    return {name: _read_items([row[name] for row in rows], spec) for name, spec in specs.items()}
 
 
 def _read_columns(node: Any, model: ModelIdentity, reader: Reader) -> dict[str, Array]:
@@ -197,13 +196,31 @@ def _read_columns(node: Any, model: ModelIdentity, reader: Reader) -> dict[str, 
 
 
 def _read_tensor(node: Any, spec: TensorSpec, reader: Reader) -> Array:
-    if spec.dtype == STRING:
-        return from_plain(_decode_base64(plain(node)), spec)
+    if spec.numpy_dtype.kind == "O":
+        return _read_items(plain(node), spec)
     return reader.tensor(node, spec)
+
+
+def _read_items(value: Any, spec: TensorSpec) -> Array:
+    if spec.dtype == BYTES:
+        return from_base64(_base64_only(value, spec), spec)
+    return from_plain(_decode_base64(value), spec)
 
 
 def _is_base64(node: Any) -> bool:
     return is_object(node) and len(node) == 1 and isinstance(fields(node).get("b64"), str)
+
+
+def _base64_only(value: Any, spec: TensorSpec, depth: int = 0) -> Any:
+    """Replace every ``{"b64": …}`` in nested lists by its text; plain text is no file."""
+    if isinstance(value, list):
+        return [_base64_only(item, spec, depth + 1) for item in value] if depth < 32 else value
+    if not _is_base64(value):
+        raise SignatureError(
+            f'input {spec.name} needs bytes: {{"b64": "…"}}',
+            hint="encode the file's bytes in Base64",
+        )
+    return value["b64"]
 
 
 def _decode_base64(value: Any, depth: int = 0) -> Any:

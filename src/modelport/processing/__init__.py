@@ -1,0 +1,1 @@
+"""Declared pre- and post-processing, the same in parity, prediction and serving."""
