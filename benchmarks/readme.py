@@ -1,7 +1,8 @@
-"""Write the measured table into both READMEs: ``python benchmarks/readme.py``.
+"""Write the measured tables into both READMEs: ``python benchmarks/readme.py``.
 
-It reads ``results/small.json`` and ``results/cnn.json`` (from ``run.py --json``) and
-``results/startup.json`` (from ``startup.py --json``), so that no figure is typed by hand.
+It reads ``results/small.json`` and ``results/cnn.json`` (from ``run.py --json``),
+``results/startup.json`` (from ``startup.py --json``) and ``results/conversion.json`` (from
+``conversion.py --json``), so that no figure is typed by hand.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from typing import Any, Final
 _HERE: Final = Path(__file__).parent
 _RESULTS: Final = _HERE / "results"
 READMES: Final = ("README.md", "README.zh-CN.md")
-BEGIN: Final = "<!-- benchmark -->\n"
-END: Final = "<!-- /benchmark -->"
+
+_CONVERTED: Final = (
+    "model", "rows", "usual exporter", "its flips", "its rows off", "flips", "rows off",
+    "load ms, its and ours",
+)  # fmt: skip
 
 _HEADER: Final = (
     "server", "8→10→1, CPU µs", "× raw", "784→256→128→10, CPU µs", "× raw", "start s", "RSS MB",
@@ -35,6 +39,27 @@ _NAMES: Final = {
 }
 
 
+def sections() -> dict[str, str]:
+    """What stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``, by name."""
+    return {"benchmark": render(), "conversion": render_conversion()}
+
+
+def render_conversion() -> str:
+    """What usual exporters get wrong, and what modelport does."""
+    lines = [_CONVERTED, ["---"] + ["---:"] * (len(_CONVERTED) - 1)]
+    lines += [_conversion(record) for record in json.loads(_text("conversion"))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
+def _conversion(record: dict[str, Any]) -> list[str]:
+    usual, ours = record["stock"], record["modelport"]
+    cells = [record["title"], f"{record['rows']:,}", record["exporter"]]
+    for side in (usual, ours):
+        done = side["outcome"] == "converted"
+        cells += [str(side["flips"]), str(side["off"])] if done else [side["outcome"][:7], ""]
+    return [*cells, f"{usual['load_ms']:.1f}, {ours['load_ms']:.1f}"]
+
+
 def render() -> str:
     """The table of small models, then the lines about the CNN and about starting."""
     small, cnn, startup = (_read(name) for name in ("small", "cnn", "startup"))
@@ -51,8 +76,12 @@ def render() -> str:
 
 
 def _read(name: str) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((_RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    document: dict[str, Any] = json.loads(_text(name))
     return document
+
+
+def _text(name: str) -> str:
+    return (_RESULTS / f"{name}.json").read_text(encoding="utf-8")
 
 
 def _floor(document: dict[str, Any], model: str) -> float:
@@ -98,9 +127,12 @@ def main() -> None:
     """Replace what stands between the markers."""
     for name in READMES:
         path = _HERE.parent / name
-        before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        path.write_text(before + BEGIN + render() + END + after, encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+        for section, rendered in sections().items():
+            before, begin, rest = text.partition(f"<!-- {section} -->\n")
+            _, end, after = rest.partition(f"<!-- /{section} -->")
+            text = before + begin + rendered + end + after
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

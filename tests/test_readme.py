@@ -90,11 +90,12 @@ def test_links_lead_somewhere(readme: str) -> None:
         assert (ROOT / target).exists(), target
 
 
+@pytest.mark.parametrize("section", ["benchmark", "conversion"])
 @pytest.mark.parametrize("readme", READMES)
-def test_the_figures_are_the_benchmarks(readme: str) -> None:
+def test_the_figures_are_the_benchmarks(readme: str, section: str) -> None:
     text = (ROOT / readme).read_text(encoding="utf-8")
-    shown = text.partition("<!-- benchmark -->\n")[2].partition("<!-- /benchmark -->")[0]
-    program = "import readme; print(readme.render(), end='')"
+    shown = text.partition(f"<!-- {section} -->\n")[2].partition(f"<!-- /{section} -->")[0]
+    program = f"import readme; print(readme.sections()[{section!r}], end='')"
     rendered = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT / "benchmarks",

@@ -24,7 +24,7 @@ class Adapter:
     Parameters
     ----------
     kind : str
-        The family: ``framework``, ``container``, ``scanner``, ``engine``, ``store``,
+        The family: ``framework``, ``container``, ``scanner``, ``inspector``, ``engine``, ``store``,
         ``reader``, ``processor``, ``protocol``, ``transport``, ``demo``.
     name : str
         Unique within its kind.
@@ -39,6 +39,9 @@ class Adapter:
         File endings (or URL schemes, for stores) that it answers for.
     summary : str
         What it handles, for ``modelport doctor``.
+    formats : tuple of str
+        For frameworks: the formats that it reads, as the scan calls them. Live objects belong to
+        the framework whose package (the first of `requires`) their classes come from.
     """
 
     kind: str
@@ -48,6 +51,7 @@ class Adapter:
     requires: tuple[str, ...] = ()
     extra: str = ""
     suffixes: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ()
 
     def missing(self) -> list[str]:
         """Import names that are required and not installed."""
@@ -91,6 +95,40 @@ TABLE: Final = (
         "Parquet columns", requires=("pyarrow",), extra="parquet", suffixes=(".parquet",),
     ),
     Adapter(
+        "container", "mlflow", "modelport.scan.containers.mlflow:MlflowContainer",
+        "MLflow model folders",
+    ),
+    Adapter(
+        "container", "mar", "modelport.scan.containers.torchserve:TorchServeContainer",
+        "TorchServe archives", suffixes=(".mar",),
+    ),
+    Adapter(
+        "container", "archive", "modelport.scan.containers.archive:ArchiveContainer",
+        "zip and tar archives that hold one model", suffixes=(".zip", ".tar", ".gz", ".tgz"),
+    ),
+    Adapter(
+        "scanner", "torch", "modelport.scan.scanners.torch:TorchScanner",
+        "PyTorch files: torch.save, TorchScript, torch.export.save",
+        suffixes=(".pt", ".pth", ".pt2", ".ptl", ".jit", ".ckpt"),
+    ),
+    Adapter(
+        "reader", "image", "modelport.data.image_file:ImageReader",
+        "encoded images, each a row",
+        suffixes=(".png", ".jpg", ".jpeg", ".bmp", ".webp"),
+    ),
+    Adapter(
+        "reader", "text", "modelport.data.text_file:TextReader",
+        "texts, one per line; in a folder one per file", suffixes=(".txt",),
+    ),
+    Adapter(
+        "scanner", "safetensors", "modelport.scan.scanners.safetensors:SafetensorsScanner",
+        "safetensors files", suffixes=(".safetensors",),
+    ),
+    Adapter(
+        "scanner", "numpy", "modelport.scan.scanners.numpy:NumpyScanner",
+        "NumPy arrays", suffixes=(".npy", ".npz"),
+    ),
+    Adapter(
         "scanner", "pickle", "modelport.scan.scanners.pickle:PickleScanner",
         "pickle and joblib files, opcode by opcode",
         suffixes=(".pkl", ".pickle", ".joblib", ".sav"),
@@ -100,22 +138,126 @@ TABLE: Final = (
         "skops files", requires=("skops", "sklearn"), extra="sklearn", suffixes=(".skops",),
     ),
     Adapter(
+        "scanner", "xgboost", "modelport.scan.scanners.xgboost:XgboostScanner",
+        "XGBoost files", suffixes=(".json", ".ubj", ".bin", ".model", ".xgb"),
+    ),
+    Adapter(
+        "scanner", "lightgbm", "modelport.scan.scanners.lightgbm:LightgbmScanner",
+        "LightGBM text models", suffixes=(".txt", ".lgb"),
+    ),
+    Adapter(
+        "scanner", "catboost", "modelport.scan.scanners.catboost:CatboostScanner",
+        "CatBoost files", suffixes=(".cbm", ".json"),
+    ),
+    Adapter(
         "scanner", "onnx", "modelport.scan.scanners.onnx:OnnxScanner",
         "ONNX files", suffixes=(".onnx",),
     ),
     Adapter(
+        "scanner", "keras", "modelport.scan.scanners.keras:KerasScanner",
+        "Keras models", requires=("keras",), extra="keras", suffixes=(".keras",),
+    ),
+    Adapter(
+        "scanner", "hdf5", "modelport.scan.scanners.hdf5:HDF5Scanner",
+        "HDF5 files with Keras models or weights", requires=("keras",), extra="keras",
+        suffixes=(".h5", ".hdf5"),
+    ),
+    Adapter(
+        "scanner", "savedmodel", "modelport.scan.scanners.savedmodel:SavedModelScanner",
+        "TensorFlow SavedModel folders",
+    ),
+    Adapter(
+        "scanner", "tflite", "modelport.scan.scanners.tflite:TfliteScanner",
+        "TensorFlow Lite models", suffixes=(".tflite",),
+    ),
+    Adapter(
         "framework", "onnx", "modelport.convert.frameworks.onnx:OnnxFramework",
-        "ONNX models", requires=("onnx",), extra="onnx", suffixes=(".onnx",),
+        "ONNX models", requires=("onnx",), extra="onnx",
+        formats=("onnx",),
+    ),
+    Adapter(
+        "framework", "xgboost", "modelport.convert.frameworks.xgboost:XgboostFramework",
+        "XGBoost boosters and wrappers", requires=("xgboost", "sklearn", "onnx"), extra="xgboost",
+        formats=("xgboost", "pickle", "joblib"),
+    ),
+    Adapter(
+        "framework", "keras", "modelport.convert.frameworks.keras:KerasFramework",
+        "Keras models, and weights with a factory",
+        requires=("keras", "tensorflow", "tf2onnx", "onnx"), extra="keras",
+        formats=("keras", "hdf5"),
+    ),
+    Adapter(
+        "framework", "tensorflow", "modelport.convert.frameworks.tensorflow:TensorFlowFramework",
+        "TensorFlow SavedModel folders",
+        requires=("tensorflow", "tf2onnx", "onnx"), extra="tensorflow",
+        formats=("savedmodel",),
+    ),
+    Adapter(
+        "framework", "tflite", "modelport.convert.frameworks.tflite:TfliteFramework",
+        "TFLite models",
+        requires=("tensorflow", "tf2onnx", "onnx"), extra="tensorflow",
+        formats=("tflite",),
+    ),
+    Adapter(
+        "framework", "lightgbm", "modelport.convert.frameworks.lightgbm:LightgbmFramework",
+        "LightGBM boosters and wrappers", requires=("lightgbm", "sklearn", "onnx"),
+        extra="lightgbm",
+        formats=("lightgbm", "pickle", "joblib"),
+    ),
+    Adapter(
+        "framework", "catboost", "modelport.convert.frameworks.catboost:CatboostFramework",
+        "CatBoost models on numbers", requires=("catboost", "onnx"), extra="catboost",
+        formats=("catboost", "pickle", "joblib"),
     ),
     Adapter(
         "framework", "sklearn", "modelport.convert.frameworks.sklearn:SklearnFramework",
         "scikit-learn estimators and pipelines",
         requires=("sklearn", "skl2onnx", "onnx", "joblib", "skops", "pandas"), extra="sklearn",
-        suffixes=(".pkl", ".pickle", ".joblib", ".sav", ".skops"),
+        formats=("pickle", "joblib", "skops"),
+    ),
+    Adapter(
+        "processor", "image", "modelport.processing.image:ImageProcessor",
+        "encoded images to pixels", requires=("PIL",), extra="image",
+    ),
+    Adapter(
+        "processor", "text", "modelport.processing.text:TextProcessor",
+        "texts to tokens, by a tokenizer.json", requires=("tokenizers",), extra="text",
+    ),
+    Adapter(
+        "processor", "vocabulary", "modelport.processing.vocabulary:VocabularyProcessor",
+        "texts to word numbers, by a list of words",
+    ),
+    Adapter(
+        "processor", "table", "modelport.processing.table:TableProcessor",
+        "columns of a table to a matrix",
+    ),
+    Adapter(
+        "processor", "labels", "modelport.processing.labels:LabelsProcessor",
+        "scores to labels, the best or the best few",
+    ),
+    Adapter(
+        "inspector", "onnxruntime", "modelport.convert.diverge.onnx:OnnxInspector",
+        "ONNX exports that differ from their source, node by node",
+        requires=("onnx",), extra="onnx",
+    ),
+    Adapter(
+        "framework", "torch", "modelport.convert.frameworks.torch:TorchFramework",
+        "PyTorch modules, exported programs, TorchScript, and weights with a factory",
+        requires=("torch", "onnxscript", "onnx", "safetensors"), extra="torch",
+        formats=("torch", "torch-legacy", "torchscript", "pt2", "safetensors"),
     ),
     Adapter(
         "engine", "onnxruntime", "modelport.engines.onnxruntime:OnnxRuntimeEngine",
         "ONNX Runtime on the CPU", requires=("onnxruntime",),
+    ),
+    Adapter(
+        "engine", "torch", "modelport.engines.torch:TorchEngine",
+        "PyTorch on the CPU, for models that stay in it", requires=("torch",), extra="torch",
+    ),
+    Adapter(
+        "engine", "keras", "modelport.engines.keras:KerasEngine",
+        "Keras on TensorFlow and the CPU",
+        requires=("keras", "tensorflow"), extra="keras", suffixes=(".keras",),
     ),
     Adapter(
         "store", "local", "modelport.stores.local:LocalStoreFamily",

@@ -41,6 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Convert, and print the parity report."""
     chosen = resolve(PackOptions, {**source_flags(options), "replace": options.replace})
+    measured: dict[str, float] = {}
     with Progress() as progress:
         artifact = api.convert(
             options.source,
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
             sample=options.sample,
             options=chosen,
             progress=progress,
+            measure=measured.__setitem__,
         )
     size = len(artifact.files[artifact.model_file])
     if options.json:
@@ -57,6 +59,7 @@ def run(options: argparse.Namespace) -> int:
                 "size": size,
                 "signature": artifact.signature.to_json(),
                 "task": artifact.task,
+                "measured": measured,
                 "parity": artifact.parity,
                 "row_independent": artifact.row_independent,
                 "provenance": artifact.provenance,

@@ -37,6 +37,10 @@ def run(options: argparse.Namespace) -> int:
         ["", "name", "type", "shape"],
         [(side, spec.name, spec.dtype, spec.shape_text) for side, specs in sides for spec in specs],
     )
+    if manifest.processing is not None:
+        print()
+        for line in manifest.processing.describe():
+            print(f"step: {line}")
     print()
     for line in describe_parity(manifest.parity):
         print(line)

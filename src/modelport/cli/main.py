@@ -18,6 +18,7 @@ from modelport.core.errors import ModelportError
 
 #: Verb → what it does, in the order of the pipeline. Each is a module of this package.
 VERBS: Final = {
+    "scan": "say what loading a model would run, without loading it",
     "convert": "turn a trained model into one verified ONNX file",
     "pack": "turn a trained model into a verified package",
     "inspect": "show a package and verify every byte of it",

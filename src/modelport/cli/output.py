@@ -33,6 +33,7 @@ def print_error(error: ModelportError, *, as_json: bool) -> None:
                     "message": error.message,
                     "where": error.where,
                     "hint": error.hint,
+                    **({"report": error.report} if error.report else {}),
                 }
             }
         )

@@ -19,7 +19,12 @@ EXAMPLES = """\
 examples:
   modelport pack model.joblib --name churn --sample rows.csv
   modelport pack net.onnx --name net --out packages --json
+  modelport pack cats.onnx --name cats --image imagenet --labels names.txt --sample photos/
+  modelport pack mails.onnx --name mails --text tokenizer.json --sample mails.csv
 """
+
+
+_FLAGS = ("engine", "replace", "image", "text", "labels", "top_k", "processing")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=("onnx", "native"),
         help="native: do not convert, run the original framework when served (larger, slower)",
     )
+    _add_processing(parser)
     parser.add_argument(
         "--force",
         dest="replace",
@@ -42,12 +48,38 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
 
 
+def _add_processing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--image",
+        metavar="PRESET",
+        help="the model takes images: keras, imagenet, tf, caffe, none, or a JSON file",
+    )
+    parser.add_argument(
+        "--text",
+        metavar="FILE",
+        help="the model takes texts: a tokenizer.json, or a list of words, one per line",
+    )
+    parser.add_argument(
+        "--labels", metavar="FILE", help="names of the classes: one per line, or a JSON list"
+    )
+    parser.add_argument(
+        "--top-k", type=int, metavar="K", help="answer the best K labels (default: the best)"
+    )
+    parser.add_argument(
+        "--processing", metavar="FILE", help="a JSON file that declares all processing steps"
+    )
+
+
 def run(options: argparse.Namespace) -> int:
     """Pack, and print the parity report."""
     chosen = resolve(
         PackOptions,
-        {**source_flags(options), "engine": options.engine, "replace": options.replace},
+        {
+            **source_flags(options),
+            **{name: getattr(options, name) for name in _FLAGS},
+        },
     )
+    measured: dict[str, float] = {}
     with Progress() as progress:
         package = api.pack(
             options.source,
@@ -56,6 +88,7 @@ def run(options: argparse.Namespace) -> int:
             out=options.out,
             options=chosen,
             progress=progress,
+            measure=measured.__setitem__,
         )
     manifest = package.manifest
     if options.json:
@@ -65,13 +98,17 @@ def run(options: argparse.Namespace) -> int:
                 "digest": package.digest,
                 "size": package.size,
                 "signature": manifest.signature.to_json(),
+                **({"processing": manifest.processing.to_json()} if manifest.processing else {}),
                 "task": manifest.task,
+                "measured": measured,
                 "parity": manifest.parity,
                 "row_independent": manifest.row_independent,
                 "provenance": manifest.provenance,
             }
         )
         return 0
+    for line in manifest.processing.describe() if manifest.processing else ():
+        print(f"step: {line}")
     for line in describe_parity(manifest.parity):
         print(line)
     print(f"packed {package.path} ({human_size(package.size)}, {package.digest[:19]})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from modelport import api
 from modelport.cli.output import print_json, print_table
@@ -13,6 +14,7 @@ EXAMPLES = """\
 examples:
   modelport predict ./churn --input rows.csv
   modelport predict churn@champion --input rows.parquet --json
+  modelport predict ./cats --input cat.jpg
   modelport predict http://127.0.0.1:8080/churn --input rows.json
 """
 
@@ -30,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--input",
         metavar="FILE",
         required=True,
-        help=".npy .npz .csv .parquet .json .jsonl",
+        help=".npy .npz .csv .parquet .json .jsonl .txt, an image, or a folder of images or texts",
     )
     add_registry(parser)
     parser.add_argument("--json", action="store_true", help="print all outputs as JSON")
@@ -38,22 +40,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Predict, and print the outputs."""
-    outputs = api.predict(options.model, options.input, registry=registry_options(options))
+    rows = api.to_rows(options.input)
+    outputs = api.predict(options.model, rows, registry=registry_options(options))
     if options.json:
         print_json({"outputs": outputs})
     else:
-        _print_rows(outputs)
+        _print_rows(outputs, rows.names)
     return 0
 
 
-def _print_rows(outputs: Tensors) -> None:
+def _print_rows(outputs: Tensors, names: Sequence[str]) -> None:
     lengths = {len(array) if array.ndim else 1 for array in outputs.values()}
     rows = min(lengths)
     shown = min(rows, _SHOWN_ROWS)
     print_table(
         ["row", *outputs],
-        [(i, *(_cell(array[i] if array.ndim else array) for array in outputs.values()))
-         for i in range(shown)],
+        [
+            (names[i] if len(names) == rows else i,
+             *(_cell(array[i] if array.ndim else array) for array in outputs.values()))
+            for i in range(shown)
+        ],
     )  # fmt: skip
     if shown < rows:
         print(f"… and {rows - shown} more rows; --json prints all")

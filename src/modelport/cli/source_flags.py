@@ -16,7 +16,8 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sample",
         metavar="FILE",
-        help="rows like those the model will see: .npy .npz .csv .parquet .json .jsonl",
+        help="rows like those the model will see: .npy .npz .csv .parquet .json .jsonl .txt, "
+        "an image, or a folder of images or texts",
     )
     parser.add_argument(
         "--trust",
@@ -34,8 +35,18 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE:NAME",
         help="the class or function that makes the model, for files that hold weights only",
     )
+    parser.add_argument(
+        "--signature",
+        metavar="NAME",
+        help="which of a SavedModel's signatures, where it has several",
+    )
 
 
 def source_flags(options: argparse.Namespace) -> dict[str, Any]:
     """The flags' values, for `modelport.core.settings.resolve`."""
-    return {"trust": options.trust, "allow": options.allow, "factory": options.factory}
+    return {
+        "trust": options.trust,
+        "allow": options.allow,
+        "factory": options.factory,
+        "signature": options.signature,
+    }
