@@ -79,22 +79,6 @@ def _instance(adapter: Adapter) -> Any:
 
 TABLE: Final = (
     Adapter(
-        "reader", "numpy", "modelport.data.numpy_file:NumpyReader",
-        "NumPy arrays", suffixes=(".npy", ".npz"),
-    ),
-    Adapter(
-        "reader", "csv", "modelport.data.csv_file:CsvReader",
-        "comma-separated columns", suffixes=(".csv",),
-    ),
-    Adapter(
-        "reader", "json", "modelport.data.json_file:JsonReader",
-        "JSON documents and JSON lines", suffixes=(".json", ".jsonl"),
-    ),
-    Adapter(
-        "reader", "parquet", "modelport.data.parquet_file:ParquetReader",
-        "Parquet columns", requires=("pyarrow",), extra="parquet", suffixes=(".parquet",),
-    ),
-    Adapter(
         "container", "mlflow", "modelport.scan.containers.mlflow:MlflowContainer",
         "MLflow model folders",
     ),
@@ -110,15 +94,6 @@ TABLE: Final = (
         "scanner", "torch", "modelport.scan.scanners.torch:TorchScanner",
         "PyTorch files: torch.save, TorchScript, torch.export.save",
         suffixes=(".pt", ".pth", ".pt2", ".ptl", ".jit", ".ckpt"),
-    ),
-    Adapter(
-        "reader", "image", "modelport.data.image_file:ImageReader",
-        "encoded images, each a row",
-        suffixes=(".png", ".jpg", ".jpeg", ".bmp", ".webp"),
-    ),
-    Adapter(
-        "reader", "text", "modelport.data.text_file:TextReader",
-        "texts, one per line; in a folder one per file", suffixes=(".txt",),
     ),
     Adapter(
         "scanner", "safetensors", "modelport.scan.scanners.safetensors:SafetensorsScanner",
@@ -216,6 +191,17 @@ TABLE: Final = (
         formats=("pickle", "joblib", "skops"),
     ),
     Adapter(
+        "framework", "torch", "modelport.convert.frameworks.torch:TorchFramework",
+        "PyTorch modules, exported programs, TorchScript, and weights with a factory",
+        requires=("torch", "onnxscript", "onnx", "safetensors"), extra="torch",
+        formats=("torch", "torch-legacy", "torchscript", "pt2", "safetensors"),
+    ),
+    Adapter(
+        "inspector", "onnxruntime", "modelport.convert.diverge.onnx:OnnxInspector",
+        "ONNX exports that differ from their source, node by node",
+        requires=("onnx",), extra="onnx",
+    ),
+    Adapter(
         "processor", "image", "modelport.processing.image:ImageProcessor",
         "encoded images to pixels", requires=("PIL",), extra="image",
     ),
@@ -236,17 +222,6 @@ TABLE: Final = (
         "scores to labels, the best or the best few",
     ),
     Adapter(
-        "inspector", "onnxruntime", "modelport.convert.diverge.onnx:OnnxInspector",
-        "ONNX exports that differ from their source, node by node",
-        requires=("onnx",), extra="onnx",
-    ),
-    Adapter(
-        "framework", "torch", "modelport.convert.frameworks.torch:TorchFramework",
-        "PyTorch modules, exported programs, TorchScript, and weights with a factory",
-        requires=("torch", "onnxscript", "onnx", "safetensors"), extra="torch",
-        formats=("torch", "torch-legacy", "torchscript", "pt2", "safetensors"),
-    ),
-    Adapter(
         "engine", "onnxruntime", "modelport.engines.onnxruntime:OnnxRuntimeEngine",
         "ONNX Runtime on the CPU", requires=("onnxruntime",),
     ),
@@ -258,6 +233,31 @@ TABLE: Final = (
         "engine", "keras", "modelport.engines.keras:KerasEngine",
         "Keras on TensorFlow and the CPU",
         requires=("keras", "tensorflow"), extra="keras", suffixes=(".keras",),
+    ),
+    Adapter(
+        "reader", "numpy", "modelport.data.numpy_file:NumpyReader",
+        "NumPy arrays", suffixes=(".npy", ".npz"),
+    ),
+    Adapter(
+        "reader", "csv", "modelport.data.csv_file:CsvReader",
+        "comma-separated columns", suffixes=(".csv",),
+    ),
+    Adapter(
+        "reader", "json", "modelport.data.json_file:JsonReader",
+        "JSON documents and JSON lines", suffixes=(".json", ".jsonl"),
+    ),
+    Adapter(
+        "reader", "parquet", "modelport.data.parquet_file:ParquetReader",
+        "Parquet columns", requires=("pyarrow",), extra="parquet", suffixes=(".parquet",),
+    ),
+    Adapter(
+        "reader", "image", "modelport.data.image_file:ImageReader",
+        "encoded images, each a row",
+        suffixes=(".png", ".jpg", ".jpeg", ".bmp", ".webp"),
+    ),
+    Adapter(
+        "reader", "text", "modelport.data.text_file:TextReader",
+        "texts, one per line; in a folder one per file", suffixes=(".txt",),
     ),
     Adapter(
         "store", "local", "modelport.stores.local:LocalStoreFamily",

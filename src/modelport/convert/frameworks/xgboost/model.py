@@ -163,7 +163,7 @@ class XgboostModel:
         dump, builder = self._dump, GraphBuilder()
         matrix = self._add_matrix(builder)
         if dump.forest is not None:
-            sums = add_forest(builder, dump.forest, matrix, _REAL)
+            sums = add_forest(builder, dump.forest, matrix, _REAL, version_3=True)
         else:
             present = builder.add(
                 "Where", builder.add("IsNaN", matrix), builder.constant(np.float32(0)), matrix
