@@ -1,6 +1,7 @@
 """CatBoost models, trained on real data, answer alike as ONNX."""
 
 import pickle
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -178,3 +179,10 @@ def test_truncated_files_are_refused(tmp_path, ending):
     path.write_bytes(content[: len(content) * 2 // 3])
     with pytest.raises(InputError, match="truncated"):
         audit(Source.of(path))
+
+
+def test_a_file_at_which_catboost_crashes_ends_only_that():
+    """Three bytes of an honest model were changed; CatBoost 1.2 reads outside its memory."""
+    source = Source.of(Path(__file__).with_name("crashing.cbm"))
+    with pytest.raises(InputError, match="CatBoost crashes|CatBoost cannot read"):
+        convert(audit(source), None)

@@ -7,6 +7,8 @@ asymmetric trees, writes regressors with several targets as classifiers, and rou
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -31,6 +33,7 @@ from modelport.core.source import AuditedSource
 from modelport.core.tensors import Array
 
 _CBM: Final = b"CBM1"
+_READING_SECONDS: Final = 300
 
 #: Loss function → the kind of answer (`modelport.convert.forests.outputs`), the link, and what
 #: CatBoost calls it. Those that are not here predict raw values.
@@ -66,7 +69,7 @@ class CatboostFramework:
             if audited.format == "object":
                 model = source.model
             elif audited.format == "catboost":
-                model = _load_file(source.content)
+                model = _load_file(source.content, source.name)
             else:
                 model = load_pickled(audited)
         except catboost.CatBoostError as error:
@@ -85,13 +88,27 @@ class CatboostFramework:
         return CatboostModel(model)
 
 
-def _load_file(content: bytes) -> catboost.CatBoost:
+def _load_file(content: bytes, name: str) -> catboost.CatBoost:
     """From a temporary file: JSON cannot be read from memory."""
     kind = "cbm" if content.startswith(_CBM) else "json"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model")
         path.write_bytes(content)
+        if kind == "cbm" and _crashes(path):
+            raise InputError("CatBoost crashes when it reads the file", where=name,
+                             hint="the file is damaged; save or download it again")  # fmt: skip
         return catboost.CatBoost().load_model(str(path), format=kind)
+
+
+def _crashes(path: Path) -> bool:
+    """Whether reading a binary file ends the process: its reader trusts the offsets in it."""
+    program = "import catboost, sys; catboost.CatBoost().load_model(sys.argv[1], format='cbm')"
+    command = [sys.executable, "-P", "-c", program, str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_READING_SECONDS)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        return True
+    return done.returncode < 0
 
 
 def _dump(model: catboost.CatBoost) -> dict[str, Any]:

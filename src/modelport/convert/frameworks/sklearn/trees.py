@@ -13,12 +13,14 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
 from modelport.convert.frameworks.sklearn.converters.standins import (
     BoostedClassifier,
     BoostedRegressor,
 )
 from modelport.convert.frameworks.sklearn.nested import estimators_in
+from modelport.convert.frameworks.sklearn.votes import count_votes, shares_of
 from modelport.convert.graphs import edits as graphs
 from modelport.core.golden import choose_rows
 from modelport.core.tensors import Array
@@ -61,10 +63,13 @@ class Ensemble:
     trees : tuple of Tree
     wide : bool
         Whether values are compared in float64.
+    shares : ndarray or None
+        Of forests of classifiers: see `modelport.convert.frameworks.sklearn.votes`.
     """
 
     trees: tuple[Tree, ...]
     wide: bool
+    shares: Array | None = None
 
     def joined(self, field: str) -> Array:
         """One array over the nodes of all trees."""
@@ -86,7 +91,9 @@ def ensembles_in(model: Any) -> list[Ensemble]:
         else:
             members = _members(estimator)
             if members:
-                found.append(Ensemble(tuple(_tree(m.tree_) for m in members), wide=False))
+                votes = isinstance(estimator, RandomForestClassifier | ExtraTreesClassifier)
+                shares = shares_of([m.tree_ for m in members]) if votes else None
+                found.append(Ensemble(tuple(_tree(m.tree_) for m in members), False, shares))
     return found
 
 
@@ -173,6 +180,8 @@ def refine(graph: onnx.GraphProto, ensembles: Sequence[Ensemble], *, wide: bool)
         ensemble = _matching(node, waiting)
         if ensemble is not None:
             _set_branches(node, ensemble)
+            if ensemble.shares is not None and node.op_type == "TreeEnsembleClassifier":
+                count_votes(graph, node, ensemble.shares, "float64" if wide else "float32")
         if wide:
             if ensemble is not None and ensemble.wide:
                 _widen(node, ensemble)
