@@ -184,5 +184,5 @@ def test_truncated_files_are_refused(tmp_path, ending):
 def test_a_file_at_which_catboost_crashes_ends_only_that():
     """Three bytes of an honest model were changed; CatBoost 1.2 reads outside its memory."""
     source = Source.of(Path(__file__).with_name("crashing.cbm"))
-    with pytest.raises(InputError, match="CatBoost crashes|CatBoost cannot read"):
+    with pytest.raises(InputError, match=r"CatBoost crashes|CatBoost cannot read"):
         convert(audit(source), None)

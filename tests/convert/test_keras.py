@@ -390,6 +390,22 @@ def test_damaged_files(content: bytes, keras: Any, tmp_path: Path) -> None:
         converted(path, np.ones((5, 4), np.float32))
 
 
+def test_native_package_refuses_what_fused_operators_answer_otherwise(keras: Any) -> None:
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((8, 8, 1)),
+        keras.layers.Conv2D(4, 3, activation="relu"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(3, activation="softmax"),
+    ]
+    images = np.random.default_rng(0).random((20, 8, 8, 1), np.float32)
+    artifact = converted(keras.Sequential(layers), images, native=True)
+    assert artifact.engine == "keras"
+    (spec,) = artifact.signature.inputs
+    for kind in spec.refuses:
+        assert any(f"{kind}" in note and "refused" in note for note in artifact.parity["notes"])
+
+
 def test_native_package(dense: Any, tmp_path: Path) -> None:
     pixels, _ = trained.digits()
     options = PackOptions(engine="native")

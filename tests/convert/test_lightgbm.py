@@ -119,6 +119,15 @@ def test_float64_rows_are_exact_where_float32_cannot_tell_them_apart():
     np.testing.assert_allclose(served, model.predict(rows), rtol=1e-12)
 
 
+def test_decimals_that_equal_a_threshold():
+    rows, y = load_data("wine")
+    model = fit(LGBMClassifier(**QUICK, min_child_samples=5), rows[::2], y[::2])
+    low, high = rows.min(0), rows.max(0)
+    share = np.random.default_rng(1).random((20000, rows.shape[1]))
+    held = np.round(low + (high - low) * share, 2)
+    agrees(model, convert_model(model, rows[:60:2]), held)
+
+
 @pytest.mark.parametrize("options", [{}, {"use_missing": False}])
 def test_missing_values(options):
     rows, y = load_data("breast_cancer")

@@ -14,7 +14,7 @@ from real_models import real
 from modelport.api import pack
 from modelport.convert.stage import convert
 from modelport.core.artifact import Artifact
-from modelport.core.errors import InputError, UnsafeError, UnsupportedError
+from modelport.core.errors import InputError, NotFoundError, UnsafeError, UnsupportedError
 from modelport.core.rows import Rows
 from modelport.core.source import AuditedSource, Source
 from modelport.scan.stage import audit
@@ -151,7 +151,17 @@ def test_no_default_among_several_is_refused(tf: Any, tmp_path: Path) -> None:
     path = module_with(tf, tmp_path, "scores", "sums")
     with pytest.raises(UnsupportedError, match=r"2 signatures .*: scores, sums") as caught:
         converted(path, trained.digits()[0][:20])
-    assert "serving_default" in caught.value.hint
+    assert caught.value.hint == "choose one: --signature scores"
+
+
+def test_one_of_several_by_name(tf: Any, tmp_path: Path) -> None:
+    path = module_with(tf, tmp_path, "scores", "sums")
+    pixels = trained.digits()[0][:20]
+    source = audit(Source.of(path, signature="sums"))
+    artifact = convert(source, Rows({"": pixels}))
+    assert set(artifact.signature.outputs_by_name) == {"sum", "sorted"}
+    with pytest.raises(NotFoundError, match="signature not found: sum; there is: sums, scores"):
+        convert(audit(Source.of(path, signature="sum")), Rows({"": pixels}))
 
 
 def test_no_signature_is_refused(tf: Any, tmp_path: Path) -> None:

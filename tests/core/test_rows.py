@@ -33,6 +33,8 @@ def test_one_array_fits_one_input() -> None:
     assert bound(Rows({"": matrix}), MATRIX) == {"x": [[1, 2], [3, 4]]}
     assert bound(Rows({"x": matrix}), MATRIX) == {"x": [[1, 2], [3, 4]]}
     assert bound(Rows({"anything": matrix}), MATRIX) == {"x": [[1, 2], [3, 4]]}
+    # `numpy.savez` without names writes arr_0; names of columns say nothing about it.
+    assert bound(Rows({"arr_0": matrix}), NAMED) == {"x": [[1, 2], [3, 4]]}
     assert Rows({"": matrix}).unnamed is matrix
     assert Rows({"x": matrix}).unnamed is None
 
@@ -81,8 +83,9 @@ def test_several_inputs_take_their_columns() -> None:
     ],
 )
 def test_columns_that_do_not_fit(columns: dict[str, Array], to: Signature, message: str) -> None:
-    with pytest.raises(SignatureError, match=re.escape(message)):
+    with pytest.raises(SignatureError, match=re.escape(message)) as caught:
         Rows(columns, where="data.csv").bind(to)
+    assert caught.value.where == "data.csv"
 
 
 def test_long_lists_of_columns_are_cut() -> None:

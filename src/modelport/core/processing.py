@@ -90,11 +90,14 @@ class Processing:
         document = as_object(plain, "processing")
         check_keys(document, ("inputs", "outputs", "signature", "proven"), "processing")
         signature = document.get("signature")
+        proven = as_type(document.get("proven", False), bool, "proven")
+        if proven and signature is None:
+            raise InputError("only a packed processing can be proven", where="proven")
         return cls(
             inputs=_steps(document.get("inputs", []), INPUT_STEPS, "inputs"),
             outputs=_steps(document.get("outputs", []), OUTPUT_STEPS, "outputs"),
             signature=None if signature is None else _signature(signature),
-            proven=as_type(document.get("proven", False), bool, "proven"),
+            proven=proven,
         )
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import contextlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from modelport.core.errors import InputError, SignatureError
 from modelport.core.signature import Signature
 from modelport.core.tensors import BYTES, STRING, Array, TensorSpec
+
+#: See `Rows.blur_in_float32`.
+_BLUR: Final = 1e-6
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,19 @@ class Rows:
         first = next(iter(self.columns.values()))
         return len(first) if first.ndim else 1
 
+    @property
+    def fit_float32(self) -> bool:
+        """Whether float32 holds every number in the columns exactly."""
+        return all(_fits_float32(array) for array in self.columns.values())
+
+    @property
+    def blur_in_float32(self) -> bool:
+        """Whether float32 moves numbers by more than a millionth of their column's spread.
+
+        Times in seconds since 1970 move by a minute.
+        """
+        return any(_blurs(array) for array in self.columns.values())
+
     def bind(self, signature: Signature) -> dict[str, Array]:
         """Arrange the columns as the inputs of `signature`, in its element types.
 
@@ -65,10 +81,10 @@ class Rows:
         """
         inputs = signature.inputs_by_name
         if inputs.keys() <= self.columns.keys():
-            return signature.check({n: self._cast(self.columns[n], s) for n, s in inputs.items()})
+            return self._checked(signature, self.columns)
         if len(inputs) == 1:
             (spec,) = inputs.values()
-            return signature.check({spec.name: self._cast(self._single(spec), spec)})
+            return self._checked(signature, {spec.name: self._single(spec)})
         missing = [name for name in inputs if name not in self.columns]
         raise SignatureError(
             f"columns are missing: {', '.join(missing)}; the model takes {', '.join(inputs)}; "
@@ -86,21 +102,32 @@ class Rows:
             used = set(spec.columns) if named else set(names)
         return [name for name in names if name not in used]
 
+    def _checked(self, signature: Signature, tensors: dict[str, Array]) -> dict[str, Array]:
+        specs = signature.inputs_by_name
+        cast = {name: self._cast(tensors[name], spec) for name, spec in specs.items()}
+        try:
+            return signature.check(cast)
+        except SignatureError as error:
+            # A signature does not know where its tensors come from.
+            raise SignatureError(
+                error.message, where=self.where or error.where, hint=error.hint
+            ) from error
+
     def _single(self, spec: TensorSpec) -> Array:
         """All columns as the one tensor `spec`."""
         if self.unnamed is not None:
             return self.unnamed
         if spec.columns and set(spec.columns) <= self.columns.keys():
             return np.stack([self.columns[name] for name in spec.columns], axis=-1)
+        arrays = list(self.columns.values())
+        if len(arrays) == 1 and arrays[0].ndim == len(spec.shape):
+            return arrays[0]
         if spec.columns:
             missing = [name for name in spec.columns if name not in self.columns]
             raise SignatureError(
                 f"columns are missing: {', '.join(missing)}; the data has {self._names()}",
                 where=self.where,
             )
-        arrays = list(self.columns.values())
-        if len(arrays) == 1 and arrays[0].ndim == len(spec.shape):
-            return arrays[0]
         if all(array.ndim == 1 for array in arrays) and len(arrays) == spec.shape[-1]:
             return np.stack(arrays, axis=-1)
         raise SignatureError(
@@ -160,6 +187,29 @@ class Rows:
                     hint="give a file, a folder of files, or Base64 text",
                 ) from error
         return items
+
+
+def _real(array: Array) -> Array:
+    """The numbers in a column; none in one of text."""
+    if array.dtype == object:
+        numbers = [n for n in array.ravel() if isinstance(n, int | float | np.number)]
+        return np.asarray(numbers, dtype=np.float64)
+    return array if array.dtype.kind in "iuf" else np.empty(0)
+
+
+def _fits_float32(array: Array) -> bool:
+    numbers = _real(array)
+    with np.errstate(over="ignore"):
+        rounded = numbers.astype(np.float32)
+    return np.array_equal(rounded, numbers, equal_nan=numbers.dtype.kind == "f")
+
+
+def _blurs(array: Array) -> bool:
+    numbers = _real(array).astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = np.abs(numbers.astype(np.float32) - numbers)
+        spread = np.nanmax(numbers, 0, initial=-np.inf) - np.nanmin(numbers, 0, initial=np.inf)
+    return bool((error > _BLUR * spread).any())
 
 
 def decode_base64(text: str) -> bytes:

@@ -39,8 +39,8 @@ def refuse_where_different(export: Export, source: SourceModel, rows: Rows | Non
         replace(spec, refuses=tuple(refused.get(spec.name, ()))) for spec in export.signature.inputs
     )
     notes = tuple(
-        f"{' and '.join(kinds)} in {name} is refused: the source model answers it, and ONNX "
-        "operators would answer it in another way"
+        f"{' and '.join(kinds)} in {name} {'are' if len(kinds) > 1 else 'is'} refused: the source "
+        "model gives an answer, and the served model would give another"
         for name, kinds in refused.items()
     )
     return replace(

@@ -159,9 +159,9 @@ class KerasSource:
 
     def native(self, rows: Rows | None) -> Attempt | None:
         """The ``.keras`` file, to be run by Keras."""
-        return Attempt("Keras as it is", self._as_it_is)
+        return Attempt("Keras as it is", partial(self._as_it_is, rows))
 
-    def _as_it_is(self) -> Export:
+    def _as_it_is(self, rows: Rows | None) -> Export:
         content = self._content or _saved(self._model)
         if custom := sorted(set(_custom_objects(content))):
             raise UnsupportedError(
@@ -169,7 +169,7 @@ class KerasSource:
                 where=self._name,
                 hint="leave out --engine native: an ONNX export needs no code",
             )
-        return Export(
+        export = Export(
             model=content,
             signature=self._loaded.signature,
             exporter=f"Keras {keras.__version__}",
@@ -181,6 +181,8 @@ class KerasSource:
             engine="keras",
             file_name="model.keras",
         )
+        # The compiled graph fuses operators, whose answers to NaN and infinity may be others.
+        return refuse_where_different(export, self, rows)
 
     def made_up_rows(self) -> Rows | None:
         """Normally distributed numbers, or identifiers where the model embeds them."""

@@ -121,12 +121,16 @@ class LightgbmModel:
         return self._dump.inputs if rows is None else self._dump.inputs.named_as_in(rows)
 
     def attempts(self, rows: Rows | None) -> Sequence[Attempt]:
-        """For rows in float32, then for rows in float64; float64 inside in both."""
+        """For rows in float32 and in float64; float64 inside in both.
+
+        Decimals of a file often equal a threshold (the middle between two others), and rounded to
+        float32 they may pass it: where the rows hold such numbers, float64 comes first.
+        """
         inputs = self._inputs(rows)
-        return [
-            Attempt(f"tree graph {served}", partial(self._export, inputs, served))
-            for served in ("float32", "float64")
-        ]
+        served = ("float32", "float64")
+        if rows is not None and not rows.fit_float32:
+            served = ("float64", "float32")
+        return [Attempt(f"tree graph {s}", partial(self._export, inputs, s)) for s in served]
 
     def _export(self, inputs: TreeInputs, served: str) -> Export:
         dump, builder = self._dump, GraphBuilder()

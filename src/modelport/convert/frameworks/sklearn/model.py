@@ -20,7 +20,11 @@ from modelport.convert.frameworks.sklearn.made_up import make_up_rows
 from modelport.convert.frameworks.sklearn.nested import last_step, unwrap
 from modelport.convert.frameworks.sklearn.refusals import refuse_known
 from modelport.convert.frameworks.sklearn.steps import answers_of_steps
-from modelport.convert.frameworks.sklearn.trees import rows_next_to_thresholds, trees_in
+from modelport.convert.frameworks.sklearn.trees import (
+    compares_wide,
+    rows_next_to_thresholds,
+    trees_in,
+)
 from modelport.core.errors import InputError, UnsupportedError
 from modelport.core.golden import choose_rows
 from modelport.core.rows import Rows
@@ -85,7 +89,12 @@ class SklearnModel:
         return {f"{n}_output" if n in taken else n: array for n, array in answers.items()}
 
     def attempts(self, rows: Rows | None) -> Sequence[Attempt]:
-        """In float32, then in float64; last without scores or distances."""
+        """In float32, then in float64; last without scores or distances.
+
+        Decimals of a file often equal a threshold (the middle between two others), and rounded to
+        float32 they may pass it: models that compare in float64 come in float64 first. So do all
+        where float32 blurs the rows.
+        """
         if rows is None:
             raise UnsupportedError(
                 f"the {type(self._estimator).__name__} needs sample rows to be converted",
@@ -95,10 +104,13 @@ class SklearnModel:
         few = Rows({n: a[choose_rows(len(a), 8)] for n, a in rows.columns.items()}, rows.where)
         outputs = tuple(_output(name, array) for name, array in self.predict(few).items())
         attempts = []
+        widths = (False, True)
+        if rows.blur_in_float32 or (not rows.fit_float32 and compares_wide(self._estimator)):
+            widths = (True, False)
         for kept in _possible(outputs):
             left_out = [spec.name for spec in outputs if spec not in kept]
             ending = f" without {', '.join(left_out)}" if left_out else ""
-            for wide in (False, True):
+            for wide in widths:
                 inputs = self._inputs(few, wide)
                 if wide and not any(spec.numpy_dtype.kind == "f" for spec in inputs):
                     continue

@@ -13,7 +13,10 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import KBinsDiscretizer
 
 from modelport.convert.frameworks.sklearn.converters.standins import (
     BoostedClassifier,
@@ -124,6 +127,18 @@ def trees_in(model: Any) -> list[Tree]:
                 tree = replace(tree, feature=np.asarray(subset)[tree.feature])
             trees.append(tree)
     return trees
+
+
+def compares_wide(model: Any) -> bool:
+    """Whether thresholds meet float64 numbers: rows as they are, or what steps make of them.
+
+    Trees other than those of histograms round their rows to float32 themselves.
+    """
+    parts = list(estimators_in(model))
+    if any(hasattr(part, "_predictors") or isinstance(part, KBinsDiscretizer) for part in parts):
+        return True
+    steps = any(isinstance(part, Pipeline | ColumnTransformer) for part in parts)
+    return steps and any(hasattr(part, "tree_") for part in parts)
 
 
 def _tree(tree: Any) -> Tree:

@@ -37,19 +37,15 @@ def count_votes(graph: onnx.GraphProto, node: onnx.NodeProto, shares: Array, dty
     dtype : str
         Element type of the graph's numbers; the votes are cast to it.
     """
+    found = {item.name: helper.get_attribute_value(item) for item in node.attribute}
     trees, numbers, modes = (
-        np.asarray(helper.get_attribute_value(graphs.attribute(node, f"nodes_{name}")))
-        for name in ("treeids", "nodeids", "modes")
+        np.asarray(found[f"nodes_{name}"]) for name in ("treeids", "nodeids", "modes")
     )
     rows, targets = np.nonzero(shares * (modes == b"LEAF")[:, np.newaxis])
     label, probabilities = node.output
     names = {n: f"{probabilities}__{n}" for n in ("votes", "trees", "best", "classes")}
-    for kind in ("int64s", "strings"):
-        found = graphs.attribute(node, f"classlabels_{kind}")
-        if found is not None:
-            classes = np.asarray(helper.get_attribute_value(found))
-    unwanted = [a.name for a in node.attribute if a.name.startswith("class")]
-    graphs.drop_attributes(node, unwanted)
+    classes = np.asarray(found.get("classlabels_int64s") or found["classlabels_strings"])
+    graphs.drop_attributes(node, [name for name in found if name.startswith("class")])
     node.op_type = "TreeEnsembleRegressor"
     node.output[:] = [names["votes"]]
     for name, value in {

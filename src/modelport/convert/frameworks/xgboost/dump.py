@@ -156,11 +156,23 @@ def _features(
 
 
 def _categories(plain: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Categories of a data frame's column: text as its bytes, one after the other; or numbers."""
+    """Categories of a data frame's column: text as its bytes, one after the other; or numbers.
+
+    Raises
+    ------
+    UnsupportedError
+        For text beyond ASCII: XGBoost 3 keeps as many bytes of it as it has letters.
+    """
     values = plain["values"]
     if "offsets" not in plain:
         return tuple(float(value) for value in values)
     text = bytes(value & 0xFF for value in values)
+    if not text.isascii():
+        raise UnsupportedError(
+            "the XGBoost model has categories with letters beyond ASCII, and XGBoost keeps their "
+            "names only in part",
+            hint="give the categories ASCII names or integer codes, and train again",
+        )
     ends = plain["offsets"]
     return tuple(text[a:b].decode() for a, b in pairwise(ends))
 

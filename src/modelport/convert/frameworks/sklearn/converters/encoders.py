@@ -145,21 +145,33 @@ def _count_of(numbers: Array) -> int:
 
 
 def suits_imputer(model: Any) -> bool:
-    """Whether an imputer also says where something was missing; skl2onnx forgets that."""
-    return getattr(model, "indicator_", None) is not None and model.statistics_.dtype.kind == "f"
+    """Numbers in place of NaN: of skl2onnx's operator ONNX Runtime has no float64.
+
+    And every imputer that also says where something was missing, which skl2onnx forgets.
+    """
+    if model.statistics_.dtype.kind != "f":
+        return False
+    return getattr(model, "indicator_", None) is not None or _is_nan(model.missing_values)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and bool(np.isnan(value))
 
 
 def impute(writer: Writer) -> None:
-    """``SimpleImputer`` of numbers with an indicator."""
+    """``SimpleImputer`` of numbers."""
     model, matrix = writer.model, writer.matrix()
     values = np.asarray(model.statistics_, dtype=np.float64)
-    if not (isinstance(model.missing_values, float) and np.isnan(model.missing_values)):
+    if not _is_nan(model.missing_values):
         raise UnsupportedError("a SimpleImputer with an indicator replaces numbers, not NaN")
     missing = writer.add("IsNaN", matrix)
     filled = writer.add("Where", missing, writer.constant(values), matrix)
     if np.isnan(values).any() and not model.keep_empty_features:
         kept = writer.constant(np.flatnonzero(~np.isnan(values)))
         filled = writer.add("Gather", filled, kept, axis=1)
+    if getattr(model, "indicator_", None) is None:
+        writer.give(filled)
+        return
     marked = writer.constant(np.asarray(model.indicator_.features_))
     flags = writer.cast(writer.add("Gather", missing, marked, axis=1), writer.dtype)
     writer.give(writer.add("Concat", filled, flags, axis=1))

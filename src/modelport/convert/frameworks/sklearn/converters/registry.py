@@ -204,7 +204,9 @@ def _width(operator: Any) -> int | None:
         return len(model.categories_)
     if isinstance(model, SimpleImputer):
         empty = 0 if model.keep_empty_features else int(np.isnan(model.statistics_).sum())
-        return len(model.statistics_) - empty + len(model.indicator_.features_)
+        indicator = getattr(model, "indicator_", None)
+        flags = 0 if indicator is None else len(indicator.features_)
+        return len(model.statistics_) - empty + flags
     if isinstance(model, SequentialFeatureSelector):
         return int(np.count_nonzero(model.support_))
     return 1
