@@ -187,7 +187,7 @@ TABLE: Final = (
     Adapter(
         "framework", "sklearn", "modelport.convert.frameworks.sklearn:SklearnFramework",
         "scikit-learn estimators and pipelines",
-        requires=("sklearn", "skl2onnx", "onnx", "joblib", "skops", "pandas"), extra="sklearn",
+        requires=("sklearn", "skl2onnx", "onnx", "skops", "pandas"), extra="sklearn",
         formats=("pickle", "joblib", "skops"),
     ),
     Adapter(

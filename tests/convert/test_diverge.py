@@ -590,7 +590,7 @@ def test_the_step_inside_columns_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_weights_that_float32_cannot_hold(diabetes: Any) -> None:
     x, y = diabetes
-    far = x + 1e6
+    far = (100 * x + 1e6).astype(np.float32).astype(np.float64)
     artifact = convert_model(LinearRegression().fit(far, y), far)
     first, second = artifact.parity["attempts"]
     assert (first["outcome"], second["outcome"]) == ("differs", "kept")

@@ -158,17 +158,16 @@ def test_categories_of_a_frame_are_served_as_they_are_written():
     plain = frame.astype({"age": object, "sex": int})
     artifact = convert_model(model, rows_of(plain))
     assert [(s.name, s.dtype) for s in artifact.signature.inputs] == [
-        ("body mass", "float32"), ("age", "string"), ("sex", "float32"),
+        ("body mass", "float64"), ("age", "string"), ("sex", "float64"),
     ]  # fmt: skip
     rows = {
         s.name: plain[s.name].to_numpy().astype(s.numpy_dtype).reshape(-1, 1)
         for s in artifact.signature.inputs
     }
-    rounded = frame.assign(**{"body mass": frame["body mass"].astype(np.float32)})
     served = runner(artifact)(rows)["prediction"]
-    np.testing.assert_allclose(served, model.predict(rounded), rtol=1e-5)
+    np.testing.assert_allclose(served, model.predict(frame), rtol=1e-12)
     rows["age"][:] = "never seen"
-    unseen = rounded.assign(age=pd.Categorical([None] * len(frame), frame["age"].cat.categories))
+    unseen = frame.assign(age=pd.Categorical([None] * len(frame), frame["age"].cat.categories))
     np.testing.assert_allclose(runner(artifact)(rows)["prediction"], model.predict(unseen), 1e-5)
 
 

@@ -32,6 +32,7 @@ from sklearn.ensemble import (
     StackingClassifier,
     VotingClassifier,
 )
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import (
     Lasso,
     LinearRegression,
@@ -45,7 +46,12 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    KBinsDiscretizer,
+    MinMaxScaler,
+    StandardScaler,
+)
 from sklearn.svm import SVC, SVR, LinearSVC, NuSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
@@ -534,8 +540,10 @@ def test_ties_of_forests_stay_ties(kind: Any, words: bool) -> None:
     [
         HistGradientBoostingClassifier(max_iter=30, min_samples_leaf=5),
         make_pipeline(StandardScaler(), DecisionTreeClassifier(random_state=0)),
+        make_pipeline(SimpleImputer(), StandardScaler(), DecisionTreeClassifier(random_state=0)),
+        make_pipeline(KBinsDiscretizer(4), DecisionTreeClassifier(random_state=0)),
     ],
-    ids=["histograms", "scaled"],
+    ids=["histograms", "scaled", "imputed", "sparse"],
 )
 def test_decimals_that_equal_a_threshold(model: Any) -> None:
     x, y = load_data("wine")
@@ -544,3 +552,14 @@ def test_decimals_that_equal_a_threshold(model: Any) -> None:
     held = np.round(x.min(0) + (x.max(0) - x.min(0)) * generator.random((20000, x.shape[1])), 2)
     answers = runner(convert_model(model, x[:60:2]))({"input": held})
     np.testing.assert_array_equal(answers["label"], model.predict(held))
+
+
+def test_seconds_since_1970() -> None:
+    """Float32 moves them by a minute, and a small sample may not show it in a label."""
+    generator = np.random.default_rng(0)
+    x = np.stack([1.6e9 + generator.integers(0, 100_000, 2000), generator.random(2000)], axis=1)
+    model = fit(KNeighborsClassifier(3), x[:1000], (x[:1000, 0] % 1000 > 500).astype(int))
+    artifact = convert_model(model, x[:40])
+    assert artifact.signature.inputs[0].dtype == "float64"
+    held = x[1000:]
+    np.testing.assert_array_equal(runner(artifact)({"input": held})["label"], model.predict(held))

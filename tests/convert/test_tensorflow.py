@@ -75,7 +75,7 @@ def test_basic_pitch_by_name(tf: Any, tmp_path: Path) -> None:
     assert package.manifest.provenance["framework"].startswith("TensorFlow 2.")
     # The source's maximum passes over NaN: the served model refuses it instead of answering NaN.
     assert package.manifest.signature.inputs[0].refuses == ("nan", "infinity")
-    assert any("is refused" in note for note in package.manifest.parity["notes"])
+    assert any("refused: the source" in note for note in package.manifest.parity["notes"])
 
 
 def test_export_of_keras_3(tf: Any, tmp_path: Path) -> None:

@@ -320,7 +320,7 @@ def test_histogram_boosting_on_a_data_frame_with_categories(frame: pd.DataFrame)
     columns = frame.drop(columns=["cultivar"])
     artifact = convert_model(model, rows_of(columns))
     kinds = {spec.name: spec.dtype for spec in artifact.signature.inputs}
-    assert (kinds["region"], kinds["alcohol"]) == ("string", "float32")
+    assert (kinds["region"], kinds["alcohol"]) == ("string", "float64")
     answers = served(artifact, columns)
     np.testing.assert_array_equal(answers["label"], model.predict(trained))
     np.testing.assert_allclose(answers["probabilities"], model.predict_proba(trained), atol=1e-5)

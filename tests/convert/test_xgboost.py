@@ -219,6 +219,21 @@ def test_categories_of_a_frame_are_served_as_they_are_written():
         model.predict(frame.assign(age=pd.Categorical(["never seen"] * len(frame))))
 
 
+def test_reports_hold_no_times_of_day():
+    rows, y = load_data("wine")
+    booster = xgboost.train({}, DMatrix(rows, y), 2)
+    probes = convert_model(booster, rows).parity["probes"]
+    (said,) = (probe["note"] for probe in probes if probe["name"] == "infinity in input")
+    assert "(Input data contains" in said
+
+
+def test_names_of_categories_that_xgboost_cuts_are_refused():
+    frame = pd.DataFrame({"city": pd.Categorical(["Łódź", "Rome", "é"] * 30), "x": np.arange(90.0)})
+    model = XGBClassifier(n_estimators=2, enable_categorical=True).fit(frame, np.arange(90) % 2)
+    with pytest.raises(UnsupportedError, match="beyond ASCII"):
+        convert_model(model, rows_of(frame))
+
+
 def test_codes_of_categories_may_be_anything():
     frame, y = frame_of_categories()
     codes = np.stack([frame["body mass"], frame["age"].cat.codes, frame["sex"].cat.codes], 1)

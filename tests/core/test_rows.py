@@ -196,3 +196,22 @@ def test_rows_have_one_length() -> None:
     for nothing in ({}, {"a": np.zeros(0)}, {"a": np.zeros((0, 3))}):
         with pytest.raises(InputError, match="there are no rows"):
             Rows(nothing)
+
+
+@pytest.mark.parametrize(
+    ("column", "fit", "blur"),
+    [
+        (np.asarray([1.5, 2.0, np.nan, np.inf]), True, False),
+        (np.asarray([1.0, 2.1]), False, False),
+        (np.asarray([1600000003, 1600100000]), False, True),
+        (np.asarray([[0.5, 1.6e9], [0.5, 1.6e9 + 3]]), False, True),
+        (np.asarray([5.1, 5.1]), False, False),
+        (np.asarray(["a", None, 2.1], dtype=object), False, False),
+        (np.asarray(["a", "b"]), True, False),
+        (np.asarray([True, False]), True, False),
+        (np.asarray(3.5), True, False),
+    ],
+)
+def test_what_float32_does_to_rows(column: Array, fit: bool, blur: bool) -> None:
+    rows = Rows({"x": column})
+    assert (rows.fit_float32, rows.blur_in_float32) == (fit, blur)

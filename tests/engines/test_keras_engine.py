@@ -116,6 +116,6 @@ def test_texts(keras: Any, tmp_path: Path) -> None:
         tmp_path / "model.keras", "texts", sample={"text": texts}, out=tmp_path, options=options
     )
     assert package.manifest.signature.inputs[0].dtype == "string"
-    answers = next(iter(predict(str(tmp_path / "texts"), {"text": texts}).values()))
+    answers = next(iter(predict(tmp_path / "texts", {"text": texts}).values()))
     expected = model(keras.ops.convert_to_tensor(texts.astype(str)))
     np.testing.assert_allclose(answers, expected, atol=1e-5)

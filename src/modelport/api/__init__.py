@@ -8,8 +8,12 @@ from modelport.api.diagnose import doctor
 from modelport.api.register import history, list_models, promote, pull, push, rollback
 from modelport.api.rows import to_rows
 from modelport.api.run import predict, serve
+from modelport.core.options import PackOptions, RegistryOptions, ServeOptions
 
 __all__ = [
+    "PackOptions",
+    "RegistryOptions",
+    "ServeOptions",
     "convert",
     "doctor",
     "history",

@@ -60,7 +60,7 @@ def serve(
 
 
 def predict(
-    model: str,
+    model: str | Path,
     rows: Any,
     *,
     registry: RegistryOptions | None = None,
@@ -69,7 +69,7 @@ def predict(
 
     Parameters
     ----------
-    model : str
+    model : str or Path
         As `serve` takes it, or ``http://host:port/name``.
     rows : str, Path, ndarray, DataFrame, mapping of str to ndarray, or list
         As for `pack`.
@@ -85,6 +85,7 @@ def predict(
         When the rows do not fit the model.
     """
     data = to_rows(rows)
+    model = str(model)
     if urlsplit(model).scheme in ("http", "https"):
         from modelport.serve.client import predict_remotely
 

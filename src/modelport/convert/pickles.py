@@ -25,8 +25,8 @@ from modelport.core.errors import InputError, UnsafeError, UnsupportedError
 from modelport.core.source import AuditedSource
 from modelport.core.tensors import Array
 
-# What unpickling raises for a damaged file, or for one that other versions wrote.
-_LOAD_ERRORS: Final = (
+#: What unpickling raises for a damaged file, or for one that other versions wrote.
+LOAD_ERRORS: Final = (
     pickle.UnpicklingError, ArithmeticError, AssertionError, AttributeError, EOFError,
     ImportError, LookupError, MemoryError, OSError, RecursionError, RuntimeError, TypeError,
     ValueError, lzma.LZMAError, struct.error, zlib.error,
@@ -57,32 +57,56 @@ def load_pickled(audited: AuditedSource) -> Any:
     UnsupportedError
         For a compression that Python itself cannot read.
     """
-    source = audited.source
-    if source.content.startswith(_LZ4):
-        raise UnsupportedError(
-            "the file is compressed with lz4",
-            where=source.name,
-            hint="save it with compress=('gzip', 3)",
-        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            stream = io.BytesIO(_decompress(source.content))
-            return _Unpickler(stream, frozenset(audited.trusted)).load()
-        except _LOAD_ERRORS as error:
+            return unpickle(audited)
+        except LOAD_ERRORS as error:
             first = next(iter(str(error).splitlines()), "")
             raise InputError(
                 f"the file cannot be loaded: {type(error).__name__}: {first}",
-                where=source.name,
+                where=audited.source.name,
                 hint="it may need the versions of the libraries that wrote it",
             ) from error
 
 
-def _decompress(content: bytes) -> bytes:
+def unpickle(audited: AuditedSource) -> Any:
+    """As `load_pickled`, with the warnings and the errors (`LOAD_ERRORS`) of the libraries."""
+    source = audited.source
+    stream = io.BytesIO(decompressed(source.content, source.name))
+    return _Unpickler(stream, frozenset(audited.trusted)).load()
+
+
+def decompressed(content: bytes, name: str) -> bytes:
+    """The bytes of the pickle itself.
+
+    Raises
+    ------
+    UnsupportedError
+        For a compression that Python itself cannot read.
+    """
+    if content.startswith(_LZ4):
+        raise UnsupportedError(
+            "the file is compressed with lz4", where=name, hint="save it with compress=('gzip', 3)"
+        )
     for prefix, decompress in _DECOMPRESS:
         if content.startswith(prefix):
             return decompress(content)
     return content
+
+
+def check_global(module: str, name: str, trusted: frozenset[str]) -> None:
+    """Refuse a name that is neither allowed nor trusted.
+
+    Raises
+    ------
+    UnsafeError
+    """
+    if not is_allowed(module, name) and f"{module}.{name}" not in trusted:
+        raise UnsafeError(
+            f"the file refers to {module}.{name}, which models do not need",
+            hint="if you trust who made the file, say so with --trust",
+        )
 
 
 class _Wrapper:
@@ -122,11 +146,7 @@ class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ARRAY_WRAPPER:
             return _Wrapper
-        if not is_allowed(module, name) and f"{module}.{name}" not in self.trusted:
-            raise UnsafeError(
-                f"the file refers to {module}.{name}, which models do not need",
-                hint="if you trust who made the file, say so with --trust",
-            )
+        check_global(module, name, self.trusted)
         return super().find_class(module, name)
 
     def load_build(self) -> None:

@@ -5,11 +5,8 @@ Keras, TensorFlow and TFLite models tell their signature; what follows from it a
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -122,32 +119,6 @@ def unique_names(names: Iterable[str]) -> Iterator[str]:
             unique = f"{name}_{number}"
         seen.add(unique)
         yield unique
-
-
-def call_factory(factory: str) -> Any:
-    """Import ``module:name`` and call it without arguments; the current folder is searched too.
-
-    Raises
-    ------
-    InputError
-        When there is no such thing, or it fails.
-    """
-    module_name, _, name = factory.partition(":")
-    if not module_name or not name:
-        raise InputError(f"not a factory: {factory!r}", hint="module:name, like nets:make_model")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        made: Any = importlib.import_module(module_name)
-        for part in name.split("."):
-            made = getattr(made, part)
-        return made()
-    except Exception as error:  # it is the user's code: anything can come out of it
-        raise InputError(
-            f"the factory {factory} fails: {type(error).__name__}: {error}",
-            hint="it is imported from the current folder and called without arguments",
-        ) from error
 
 
 def spec_with_symbols(name: str, dtype: str, shape: Iterable[int | None], batch: str) -> TensorSpec:

@@ -209,7 +209,8 @@ def _blurs(array: Array) -> bool:
     with np.errstate(over="ignore", invalid="ignore"):
         error = np.abs(numbers.astype(np.float32) - numbers)
         spread = np.nanmax(numbers, 0, initial=-np.inf) - np.nanmin(numbers, 0, initial=np.inf)
-    return bool((error > _BLUR * spread).any())
+    # A sample in which a column never changes does not tell its spread.
+    return bool(((error > _BLUR * spread) & (spread > 0)).any())
 
 
 def decode_base64(text: str) -> bytes:

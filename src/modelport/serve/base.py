@@ -85,11 +85,21 @@ class Call:
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """What a protocol may say about the model it answers for."""
+    """What a protocol may say about the model it answers for.
+
+    Parameters
+    ----------
+    name : str
+    version : int
+    signature : Signature
+    platform : str
+        What runs it and the format it is in: ``onnxruntime_onnx``, ``torch_pt2``.
+    """
 
     name: str
     version: int
     signature: Signature
+    platform: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,16 +201,16 @@ class ModelTable:
             )
         engine_name = package.manifest.engine if package else BARE_FILE_ENGINE
         engine: Engine = find_adapter("engine", engine_name).load()
-        loaded = engine.load(
-            package.model_path if package else path, EngineOptions(threads=self.options.threads)
-        )
+        model_path = package.model_path if package else path
+        loaded = engine.load(model_path, EngineOptions(threads=self.options.threads))
         if package is not None:
             processed = with_processing(package, loaded)
             model.proven = prove(package, loaded if _golden_inside(package) else processed)
             loaded = processed
         signature = package.manifest.signature if package else loaded.signature
         model.batcher = self._batcher(loaded, signature, package, model.counters)
-        model.identity = ModelIdentity(model.spec.name, model.spec.version, signature)
+        platform = f"{engine_name}_{model_path.suffix.removeprefix('.')}"
+        model.identity = ModelIdentity(model.spec.name, model.spec.version, signature, platform)
         model.state = State.AVAILABLE
         model.counters.set_ready(True)
 

@@ -12,6 +12,8 @@ from typing import Final
 
 import onnx
 
+from modelport.convert.graphs.edits import all_nodes, subgraphs
+
 #: What tf2onnx appends to names: a number that counts on, and the output's.
 _NUMBERED: Final = re.compile(r"__\d+")
 
@@ -25,7 +27,7 @@ def canonicalise(graph: onnx.GraphProto) -> None:
     _sort(graph)
     fixed = {value.name for value in (*graph.input, *graph.output)}
     _Renaming({name: name for name in fixed}).apply(graph)
-    used = [name for node in _all_nodes(graph) for name in node.input]
+    used = [name for node in all_nodes(graph) for name in node.input]
     used += [value.name for value in graph.output]
     first_use = {name: place for place, name in reversed(list(enumerate(used)))}
     initializers = [i for i in graph.initializer if i.name in first_use]
@@ -37,7 +39,7 @@ def canonicalise(graph: onnx.GraphProto) -> None:
 def _sort(graph: onnx.GraphProto) -> None:
     """Depth first from the outputs, in the order of each node's inputs."""
     for node in graph.node:
-        for inner in _subgraphs(node):
+        for inner in subgraphs(node):
             _sort(inner)
     maker = {name: node for node in graph.node for name in node.output if name}
     ordered: list[onnx.NodeProto] = []
@@ -62,7 +64,7 @@ def _sort(graph: onnx.GraphProto) -> None:
 def _needs(node: onnx.NodeProto) -> Iterator[str]:
     """Tensors that a node takes, also those that its subgraphs take from outside."""
     yield from node.input
-    for inner in _subgraphs(node):
+    for inner in subgraphs(node):
         for nested in inner.node:
             yield from _needs(nested)
         yield from (value.name for value in inner.output)
@@ -92,7 +94,7 @@ class _Renaming:
 
     def _rename_node(self, node: onnx.NodeProto) -> None:
         _each(node.input, self._tensor)
-        for inner in _subgraphs(node):
+        for inner in subgraphs(node):
             inner.name = _fresh(inner.name, self._nodes)
             for value in inner.input:
                 self._tensor(value.name)
@@ -119,17 +121,3 @@ def _fresh(name: str, taken: set[str]) -> str:
 def _each(names: MutableSequence[str], rename: Callable[[str], str]) -> None:
     for position, name in enumerate(names):
         names[position] = rename(name)
-
-
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for item in node.attribute:
-        if item.type == onnx.AttributeProto.GRAPH:
-            yield item.g
-        yield from item.graphs
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for inner in _subgraphs(node):
-            yield from _all_nodes(inner)

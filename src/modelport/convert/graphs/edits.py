@@ -77,7 +77,7 @@ def set_inputs(
         By new name.
     """
     by_name = {spec.name: spec for spec in specs}
-    for node in _all_nodes(graph):
+    for node in all_nodes(graph):
         for position, name in enumerate(node.input):
             node.input[position] = names.get(name, name)
     declared = [_value_info(by_name[names[value.name]]) for value in graph.input]
@@ -142,8 +142,8 @@ def prune(graph: onnx.GraphProto) -> set[str]:
         if needed.intersection(node.output):
             kept.append(node)
             needed.update(node.input)
-            for inner in _subgraphs(node):
-                needed.update(name for n in _all_nodes(inner) for name in n.input)
+            for inner in subgraphs(node):
+                needed.update(name for n in all_nodes(inner) for name in n.input)
     del graph.node[:]
     graph.node.extend(reversed(kept))
     initializers = [i for i in graph.initializer if i.name in needed]
@@ -177,8 +177,8 @@ def _in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 def _taken_by(node: onnx.NodeProto) -> Iterator[str]:
     """What a node takes, and what the nodes in its subgraphs take."""
     yield from node.input
-    for inner in _subgraphs(node):
-        for part in _all_nodes(inner):
+    for inner in subgraphs(node):
+        for part in all_nodes(inner):
             yield from part.input
 
 
@@ -205,7 +205,7 @@ def serialise(model: onnx.ModelProto, opset: Mapping[str, int]) -> bytes:
         When the graph is not valid.
     """
     others = {o.domain: o.version for o in model.opset_import if o.domain not in opset}
-    used = {node.domain for node in _all_nodes(model.graph)} | {""}
+    used = {node.domain for node in all_nodes(model.graph)} | {""}
     del model.opset_import[:]
     model.opset_import.extend(
         helper.make_opsetid(domain, version)
@@ -226,7 +226,7 @@ def serialise(model: onnx.ModelProto, opset: Mapping[str, int]) -> bytes:
 def _renumber(graph: onnx.GraphProto) -> None:
     """Number skl2onnx's inner names by appearance; it counts on from one model to the next."""
     kept = {"", *(value.name for value in (*graph.input, *graph.output))}
-    local = set(_names_made_in_subgraphs(graph))
+    local = set(_names_made_insubgraphs(graph))
     numbers: dict[str, str] = {}
 
     def number(name: str) -> str:
@@ -240,15 +240,15 @@ def _renumber(graph: onnx.GraphProto) -> None:
     _rename_all(graph, renumbered)
 
 
-def _names_made_in_subgraphs(graph: onnx.GraphProto) -> Iterator[str]:
+def _names_made_insubgraphs(graph: onnx.GraphProto) -> Iterator[str]:
     for node in graph.node:
-        for inner in _subgraphs(node):
+        for inner in subgraphs(node):
             yield inner.name
             yield from (value.name for value in (*inner.input, *inner.initializer))
             for made in inner.node:
                 yield made.name
                 yield from made.output
-            yield from _names_made_in_subgraphs(inner)
+            yield from _names_made_insubgraphs(inner)
 
 
 def _rename_all(graph: onnx.GraphProto, rename: Callable[[str], str]) -> None:
@@ -257,7 +257,7 @@ def _rename_all(graph: onnx.GraphProto, rename: Callable[[str], str]) -> None:
         for side in (node.input, node.output):
             for position, name in enumerate(side):
                 side[position] = rename(name)
-        for inner in _subgraphs(node):
+        for inner in subgraphs(node):
             inner.name = rename(inner.name)
             _rename_all(inner, rename)
     for value in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
@@ -269,15 +269,17 @@ def opset_of(model: onnx.ModelProto) -> dict[str, int]:
     return {opset.domain: opset.version for opset in model.opset_import}
 
 
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs inside a node: branches and bodies."""
     for item in node.attribute:
         if item.type == onnx.AttributeProto.GRAPH:
             yield item.g
         yield from item.graphs
 
 
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph and of all graphs inside them."""
     for node in graph.node:
         yield node
-        for inner in _subgraphs(node):
-            yield from _all_nodes(inner)
+        for inner in subgraphs(node):
+            yield from all_nodes(inner)

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from modelport.convert.proof.probes import take_rows
 from modelport.core.errors import InputError
 from modelport.core.golden import choose_rows
 from modelport.core.rows import Rows
@@ -39,7 +40,7 @@ def own_error(predict: Predict, rows: Rows, computes_in: str = "float32") -> dic
             error[name] = max(error[name], _largest(whole[name], answers[name]))
     for row in range(len(few)) if batch else ():
         try:
-            single = predict(_take(few, np.asarray([row])))
+            single = predict(take_rows(few, np.asarray([row])))
         except InputError:  # it takes these rows together only
             return error
         for name in error:
@@ -50,7 +51,7 @@ def own_error(predict: Predict, rows: Rows, computes_in: str = "float32") -> dic
 def _few(predict: Predict, rows: Rows) -> tuple[bool, Rows, dict[str, Array]]:
     """Some rows and their answers; all where they belong together: a scalar, a fixed number."""
     if all(array.ndim and len(array) == len(rows) for array in rows.columns.values()):
-        few = _take(rows, choose_rows(len(rows), _ROWS))
+        few = take_rows(rows, choose_rows(len(rows), _ROWS))
         try:
             return True, few, predict(few)
         except InputError:
@@ -68,10 +69,6 @@ def _moved(rows: Rows, step: float) -> Iterator[Rows]:
             factors = np.where(generator.random(array.shape) < up, 1.0 + step, 1.0 - step)
             moved[name] = (array * factors).astype(array.dtype)
         yield Rows({**rows.columns, **moved}, rows.where)
-
-
-def _take(rows: Rows, chosen: Array) -> Rows:
-    return Rows({name: array[chosen] for name, array in rows.columns.items()}, rows.where)
 
 
 def _largest(one: Array, other: Array) -> float:

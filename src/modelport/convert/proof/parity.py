@@ -232,8 +232,8 @@ class RowsVerdict:
 
     @property
     def agrees(self) -> bool:
-        """Whether every answer is inside the tolerance."""
-        return all(output.agrees for output in self.outputs)
+        """Whether every answer is inside the tolerance, and no label flips."""
+        return not self.label_flips and all(output.agrees for output in self.outputs)
 
 
 def compare_rows(

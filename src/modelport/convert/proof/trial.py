@@ -351,7 +351,10 @@ class _Comparison:
 
 
 def _describe_all(outputs: Sequence[OutputComparison]) -> str:
-    return "; ".join(output.describe() for output in outputs if not output.agrees)
+    differing = [output for output in outputs if not output.agrees]
+    # Scores may be near enough, and the best of them another one.
+    flipping = [output for output in outputs if output.argmax_flips]
+    return "; ".join(output.describe() for output in differing or flipping)
 
 
 def _reason(error: Exception) -> str:

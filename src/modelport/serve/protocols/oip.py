@@ -300,7 +300,7 @@ def _model_metadata(table: ModelTable, place: Place) -> Response:
             {
                 "name": identity.name,
                 "versions": _available(table, identity.name),
-                "platform": "onnxruntime_onnx",
+                "platform": identity.platform,
                 "inputs": [_tensor_metadata(spec) for spec in signature.inputs],
                 "outputs": [_tensor_metadata(spec) for spec in signature.outputs],
                 "properties": {"digest": model.spec.digest} if model.spec.digest else {},

@@ -21,8 +21,8 @@ import h5py
 import keras
 
 from modelport.adapters import find_adapter
+from modelport.convert.factory import call_factory
 from modelport.convert.frameworks.keras.model import KerasSource
-from modelport.convert.tensor_models import call_factory
 from modelport.core.errors import InputError, UnsafeError, UnsupportedError
 from modelport.core.source import Source
 
@@ -62,7 +62,7 @@ def _read(source: Source) -> Any:
     name, content = source.name, source.content
     holds_model = content.startswith(_ZIP) or _holds_configuration(content, name)
     if source.factory:
-        return _with_weights(source, call_factory(source.factory), holds_model)
+        return _with_weights(source, call_factory(source), holds_model)
     if not holds_model:
         raise UnsupportedError(
             "the file holds weights only: what is missing is the model that they belong to",

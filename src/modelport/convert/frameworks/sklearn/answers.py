@@ -73,36 +73,36 @@ def _classification(model: Any, given: Any) -> dict[str, Array]:
         if isinstance(probabilities, list):
             # Several labels at once: each has its own classes.
             for number, each in enumerate(probabilities):
-                answers[f"probabilities_{number}"] = _dense(each)
+                answers[f"probabilities_{number}"] = dense(each)
             return answers
-        answers["probabilities"] = _dense(probabilities)
+        answers["probabilities"] = dense(probabilities)
     elif hasattr(model, "decision_function"):
-        answers["scores"] = _dense(model.decision_function(given))
+        answers["scores"] = dense(model.decision_function(given))
     return answers
 
 
 def _regression(model: Any, given: Any) -> dict[str, Array]:
-    return {"prediction": _dense(model.predict(given))}
+    return {"prediction": dense(model.predict(given))}
 
 
 def _outlier(model: Any, given: Any) -> dict[str, Array]:
     answers = {LABEL: _labels(model.predict(given))}
     if hasattr(model, "decision_function"):
-        answers["scores"] = _dense(model.decision_function(given))
+        answers["scores"] = dense(model.decision_function(given))
     return answers
 
 
 def _clustering(model: Any, given: Any) -> dict[str, Array]:
     answers = {LABEL: _labels(model.predict(given))}
     if hasattr(model, "predict_proba"):
-        answers["probabilities"] = _dense(model.predict_proba(given))
+        answers["probabilities"] = dense(model.predict_proba(given))
     elif hasattr(model, "transform"):
-        answers["distances"] = _dense(model.transform(given))
+        answers["distances"] = dense(model.transform(given))
     return answers
 
 
 def _transform(model: Any, given: Any) -> dict[str, Array]:
-    output = _dense(model.transform(given))
+    output = dense(model.transform(given))
     return {"output": output.astype(object) if output.dtype.kind in "US" else output}
 
 
@@ -115,12 +115,13 @@ _ANSWERS = {
 }
 
 
-def _dense(values: Any) -> Array:
+def dense(values: Any) -> Array:
+    """An array, of a sparse matrix too."""
     return np.asarray(values.toarray() if hasattr(values, "toarray") else values)
 
 
 def _labels(values: Any) -> Array:
-    labels = _dense(values)
+    labels = dense(values)
     if labels.dtype.kind in "OUS":
         if all(isinstance(label, str) for label in labels.ravel()):
             return labels.astype(object)

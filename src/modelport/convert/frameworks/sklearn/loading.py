@@ -1,54 +1,26 @@
 """Reading scikit-learn files: pickle, joblib, skops.
 
-The scan has passed the file already. As a second line of defence the unpicklers here look up
-only names that `modelport.core.allowed_globals` allows, or that the user trusted by name.
+The scan has passed the file already; `modelport.convert.pickles` is the second line of defence.
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import inspect
-import io
-import lzma
-import pickle
 import re
-import struct
 import warnings
 import zipfile
-import zlib
-from collections.abc import Callable
 from typing import Any, Final
 
-import numpy as np
 import sklearn
-from joblib import numpy_pickle
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 from sklearn.utils.validation import check_is_fitted
 from skops import io as skops_io
 
-from modelport.core.allowed_globals import is_allowed
-from modelport.core.errors import InputError, ModelportError, UnsafeError, UnsupportedError
-from modelport.core.source import AuditedSource
-
-# What unpickling raises for a damaged file, or for one that other versions wrote.
-_LOAD_ERRORS: Final = (
-    pickle.UnpicklingError, ArithmeticError, AssertionError, AttributeError, EOFError,
-    ImportError, LookupError, MemoryError, OSError, RecursionError, TypeError, ValueError,
-    lzma.LZMAError, struct.error, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+from modelport.convert.pickles import LOAD_ERRORS, check_global, decompressed, unpickle
+from modelport.core.errors import InputError, ModelportError
+from modelport.core.source import AuditedSource, Source
 
 _VERSION: Final = re.compile(rb"_sklearn_version.{1,40}?(\d+\.\d+(?:\.\d+)?)", re.DOTALL)
-
-# How joblib compresses, by the first bytes.
-_DECOMPRESS: Final[tuple[tuple[bytes, Callable[[bytes], bytes]], ...]] = (
-    (b"\x78", zlib.decompress),
-    (b"\x1f\x8b", gzip.decompress),
-    (b"BZh", bz2.decompress),
-    (b"\xfd7zXZ", lzma.decompress),
-    (b"\x5d\x00", lzma.decompress),
-)
 
 
 def load_estimator(audited: AuditedSource) -> tuple[Any, tuple[str, ...]]:
@@ -71,106 +43,28 @@ def load_estimator(audited: AuditedSource) -> tuple[Any, tuple[str, ...]]:
     source = audited.source
     if audited.format == "object":
         return _check(source.model, source.name), ()
-    content = source.content
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            if audited.format == "joblib":
-                content = _decompress(content, source.name)
-            model = _READERS[audited.format](content, frozenset(audited.trusted))
+            model = _load_skops(audited) if audited.format == "skops" else unpickle(audited)
         except ModelportError:
             raise
-        except _LOAD_ERRORS as error:
-            raise _explain(error, source.name, content) from error
+        except (*LOAD_ERRORS, zipfile.BadZipFile) as error:
+            raise _explain(error, source) from error
     return _check(model, source.name), _version_notes(caught)
 
 
-def _decompress(content: bytes, name: str) -> bytes:
-    if content.startswith(b"\x04\x22\x4d\x18"):
-        raise UnsupportedError(
-            "the file is compressed with lz4", where=name, hint="save it with compress=('gzip', 3)"
-        )
-    for prefix, decompress in _DECOMPRESS:
-        if content.startswith(prefix):
-            return decompress(content)
-    return content
-
-
-def _check_global(module: str, name: str, trusted: frozenset[str]) -> None:
-    if not is_allowed(module, name) and f"{module}.{name}" not in trusted:
-        raise UnsafeError(
-            f"the file refers to {module}.{name}, which models do not need",
-            hint="if you trust who made the file, say so with --trust",
-        )
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, content: bytes, trusted: frozenset[str]) -> None:
-        super().__init__(io.BytesIO(content))
-        self._trusted = trusted
-
-    def find_class(self, module: str, name: str) -> Any:
-        _check_global(module, name, self._trusted)
-        return super().find_class(module, name)
-
-
-class _NestedUnpickler(pickle._Unpickler):
-    """Reads an object array inside a joblib file; in Python, so as not to read beyond it."""
-
-    def __init__(self, file: io.BytesIO, trusted: frozenset[str]) -> None:
-        super().__init__(file)
-        self._trusted = trusted
-
-    def find_class(self, module: str, name: str) -> Any:
-        _check_global(module, name, self._trusted)
-        return super().find_class(module, name)
-
-
-class _ArrayWrapper(numpy_pickle.NumpyArrayWrapper):  # type: ignore[misc]
-    """Reads arrays of objects with a restricted unpickler, whatever this joblib does."""
-
-    def read_array(self, unpickler: Any, *arguments: Any) -> Any:
-        if not self.dtype.hasobject:
-            return super().read_array(unpickler, *arguments)
-        array = _NestedUnpickler(unpickler.file_handle, unpickler.trusted).load()
-        if not isinstance(array, np.ndarray):
-            raise pickle.UnpicklingError("an array of objects is not an array")
-        return array
-
-
-class _JoblibUnpickler(numpy_pickle.NumpyUnpickler):  # type: ignore[misc]
-    def __init__(self, content: bytes, trusted: frozenset[str]) -> None:
-        parameters = inspect.signature(numpy_pickle.NumpyUnpickler.__init__).parameters
-        # joblib 1.5 added it without a default.
-        order = (
-            {"ensure_native_byte_order": True} if "ensure_native_byte_order" in parameters else {}
-        )
-        super().__init__("", io.BytesIO(content), **order)
-        self.trusted = trusted
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("joblib.numpy_pickle", "NumpyArrayWrapper"):
-            return _ArrayWrapper
-        _check_global(module, name, self.trusted)
-        return super().find_class(module, name)
-
-
-def _load_skops(content: bytes, trusted: frozenset[str]) -> Any:
+def _load_skops(audited: AuditedSource) -> Any:
+    content = audited.source.content
     unknown = skops_io.get_untrusted_types(data=content)
     for name in unknown:
         module, _, attribute = name.rpartition(".")
-        _check_global(module, attribute, trusted)
+        check_global(module, attribute, frozenset(audited.trusted))
     return skops_io.loads(content, trusted=unknown)
 
 
-_READERS: Final[dict[str, Callable[[bytes, frozenset[str]], Any]]] = {
-    "pickle": lambda content, trusted: _Unpickler(content, trusted).load(),
-    "joblib": lambda content, trusted: _JoblibUnpickler(content, trusted).load(),
-    "skops": _load_skops,
-}
-
-
-def _explain(error: BaseException, name: str, content: bytes) -> InputError:
+def _explain(error: BaseException, source: Source) -> InputError:
+    name = source.name
     package = (getattr(error, "name", None) or "").partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and package and package != "sklearn":
         return InputError(
@@ -179,7 +73,7 @@ def _explain(error: BaseException, name: str, content: bytes) -> InputError:
             hint=f"install the version of {package} that trained the model; a model of its "
             "classes can be converted only where each of them has a converter",
         )
-    found = _VERSION.search(content)
+    found = _VERSION.search(_readable(source))
     written = found[1].decode() if found else ""
     if written and written != sklearn.__version__:
         return InputError(
@@ -189,6 +83,14 @@ def _explain(error: BaseException, name: str, content: bytes) -> InputError:
             hint=f'install the version that wrote it: pip install "scikit-learn=={written}"',
         )
     return InputError(f"the file cannot be loaded: {type(error).__name__}: {error}", where=name)
+
+
+def _readable(source: Source) -> bytes:
+    """The pickle, for its version to be found in it; as it is where it cannot be decompressed."""
+    try:
+        return decompressed(source.content, source.name)
+    except (ModelportError, *LOAD_ERRORS):
+        return source.content
 
 
 def _version_notes(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
 from modelport.convert.base import Attempt, Probe
-from modelport.convert.frameworks.sklearn.answers import SECONDARY, answer, task_of
+from modelport.convert.frameworks.sklearn.answers import SECONDARY, answer, dense, task_of
 from modelport.convert.frameworks.sklearn.export import Recipe, export
 from modelport.convert.frameworks.sklearn.layout import BATCH, INPUT, layout_of
 from modelport.convert.frameworks.sklearn.loading import load_estimator
@@ -144,7 +144,7 @@ class SklearnModel:
         matrix = np.asarray(self._layout.for_source(rows), dtype=np.float64)
         matrix = matrix[choose_rows(len(matrix), _PROBED_ROWS)]
         before = self._before_trees()
-        seen = np.asarray(before.transform(matrix)) if hasattr(before, "transform") else matrix
+        seen = dense(before.transform(matrix)) if hasattr(before, "transform") else matrix
         # Trees behind steps of their own (in a vote of pipelines) see other columns.
         trees = [tree for tree in trees if tree.feature.max() < seen.shape[1]]
         if not before:
@@ -155,9 +155,13 @@ class SklearnModel:
         near = rows_next_to_thresholds(trees, seen)
         if not len(near):
             return []
+        try:
+            undone = before.inverse_transform(near)
+        except ValueError:  # imputers have the method, and mostly refuse it
+            return []
         # Undoing a step is inexact: here the last bit decides, in scikit-learn too.
         name = "next to tree thresholds, behind other steps"
-        return [Probe(name, Rows({INPUT: before.inverse_transform(near)}), gate=False)]
+        return [Probe(name, Rows({INPUT: undone}), gate=False)]
 
     @cached_property
     def _trees(self) -> list[Any]:

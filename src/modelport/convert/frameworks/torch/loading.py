@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from modelport.convert.frameworks.torch.factory import make_module
+from modelport.convert.factory import call_factory
 from modelport.convert.frameworks.torch.fixed_batch import without_fixed_batch
 from modelport.convert.frameworks.torch.program import Program, of_exported, of_module, of_script
 from modelport.convert.frameworks.torch.quiet import quiet
@@ -166,7 +166,12 @@ def _of_weights(audited: AuditedSource) -> tuple[Program, tuple[str, ...]]:
             "--factory module:Name",
         )
     with _safe_stdout():
-        module = make_module(audited.source)
+        module = call_factory(audited.source)
+    if not isinstance(module, nn.Module):
+        what = type(module).__name__
+        raise InputError(
+            f"the factory {audited.source.factory} made a {what}, not a torch.nn.Module"
+        )
     notes = load_weights(module, weights, name)
     program, more = _of_module(module)
     return program, (*notes, *more)

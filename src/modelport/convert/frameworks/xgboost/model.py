@@ -118,7 +118,10 @@ class XgboostModel:
                 return self._predict_booster(matrix)
             except (xgboost.core.XGBoostError, ValueError) as error:
                 said = str(error).partition("Stack trace")[0].strip().rpartition(": ")[2]
-                raise InputError(f"the source model refuses the rows: {said}") from error
+                # Reports quote the cause; XGBoost's own begins with the time of day.
+                raise InputError(f"the source model refuses the rows: {said}") from type(error)(
+                    said
+                )
 
     def _predict_booster(self, matrix: Array) -> dict[str, Array]:
         booster = self._booster

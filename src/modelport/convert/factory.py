@@ -1,4 +1,4 @@
-"""The user's own code that makes a module without weights."""
+"""The user's own code that makes a model, for files that hold its weights only."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from modelport.core.errors import InputError, NotFoundError
 from modelport.core.source import Source
 
 
-def make_module(source: Source) -> nn.Module:
+def call_factory(source: Source) -> Any:
     """Import ``source.factory`` and call it without arguments.
 
-    The current folder and the checkpoint's are on the import path meanwhile.
+    The current folder and the file's are on the import path meanwhile.
 
     Raises
     ------
     NotFoundError
         When there is no such module or attribute.
     InputError
-        When it cannot be called without arguments, or does not make a module.
+        When it cannot be called without arguments.
     """
     name, _, attribute = source.factory.partition(":")
     if not name or not attribute:
@@ -37,17 +35,12 @@ def make_module(source: Source) -> nn.Module:
     with _importable(name, [str(folder) for folder in folders]):
         factory = _find(name, attribute, folders)
         try:
-            made = factory()
+            return factory()
         except Exception as error:  # the user's code raises whatever it likes
             raise InputError(
                 f"the factory {source.factory} failed: {type(error).__name__}: {error}",
                 hint="it is called without arguments: write a function that makes the model",
             ) from error
-    if not isinstance(made, nn.Module):
-        raise InputError(
-            f"the factory {source.factory} made a {type(made).__name__}, not a torch.nn.Module"
-        )
-    return made
 
 
 def _find(name: str, attribute: str, folders: list[Path]) -> Any:
