@@ -4,7 +4,7 @@
 and npm's data sets, converts each with the framework's usual exporter as its documentation shows,
 and with modelport, and counts on held-out rows the labels that flip and the numbers that are off
 by more than 1e-5. Both files are run by ONNX Runtime on the same float32 rows; the source model is
-asked about the same values.
+asked about the same values. Needs ``onnxmltools`` beside the test extra.
 """
 
 from __future__ import annotations

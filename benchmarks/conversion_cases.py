@@ -40,7 +40,7 @@ def _mails() -> tuple[list[str], np.ndarray]:
     folder = _MODELS / "datasets-spam-assassin" / "package" / "data"
     texts, labels = [], []
     for part in sorted(folder.glob("*am-*")):
-        for path in sorted(part.iterdir()):
+        for path in sorted(part.glob("*.txt")):
             texts.append(path.read_text(encoding="utf-8", errors="replace"))
             labels.append("spam" if part.name.startswith("spam") else "ham")
     return texts, np.asarray(labels)
