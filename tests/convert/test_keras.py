@@ -242,7 +242,7 @@ def test_weights_with_a_factory(
         converted(path, pixels[:50], factory="nets:small")
     with pytest.raises(InputError, match="makes a Nothing, not a Keras model"):
         converted(path, pixels[:50], factory="nets:Nothing")
-    with pytest.raises(InputError, match="nets:gone fails: AttributeError"):
+    with pytest.raises(InputError, match="attribute of nets not found: gone; there is:"):
         converted(path, pixels[:50], factory="nets:gone")
 
 

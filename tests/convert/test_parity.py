@@ -15,7 +15,13 @@ from sklearn.preprocessing import StandardScaler
 
 from modelport.convert.base import Attempt
 from modelport.convert.frameworks.sklearn.model import SklearnModel
-from modelport.convert.proof.parity import compare_rows, refuse_unsteady, serve_rows, tolerance_for
+from modelport.convert.proof.parity import (
+    RowsVerdict,
+    compare_rows,
+    refuse_unsteady,
+    serve_rows,
+    tolerance_for,
+)
 from modelport.convert.stage import convert
 from modelport.core.compare import TOLERANCES, Tolerance, compare
 from modelport.core.digest import canonical_json
@@ -238,9 +244,19 @@ def test_regressions_are_held_to_one_in_ten_thousand() -> None:
     assert output.agrees
 
 
+def test_a_widened_tolerance_excuses_no_label() -> None:
+    expected = np.asarray([[0.500, 0.499], [0.9, 0.1]])
+    actual = np.asarray([[0.499, 0.500], [0.9, 0.1]], dtype=np.float32)
+    (output,) = compare({"o": expected}, {"o": actual}, Tolerance(1e-4, 1e-2))
+    assert output.agrees
+    assert (output.argmax_flips, output.ties) == (1, 0)
+    verdict = RowsVerdict(2, [output], [], True, [], "classification")
+    assert (verdict.label_flips, verdict.agrees) == (1, False)
+
+
 def test_flips_of_the_best_class_are_counted() -> None:
     expected = np.asarray([[1.0, 2.0, 0.0], [5.0, 4.0, 0.0], [3.0, 3.00001, 0.0], [0.0, 1.0, 9.0]])
-    actual = expected[:, [1, 0, 2]]
+    actual = expected[:, [1, 0, 2]].astype(np.float32)
     (output,) = compare({"o": expected}, {"o": actual}, TOLERANCES["float32"])
     assert (output.argmax_flips, output.ties) == (2, 1)
     (same,) = compare({"o": expected}, {"o": expected}, TOLERANCES["float32"])
