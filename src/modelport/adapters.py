@@ -42,6 +42,9 @@ class Adapter:
     formats : tuple of str
         For frameworks: the formats that it reads, as the scan calls them. Live objects belong to
         the framework whose package (the first of `requires`) their classes come from.
+    choices : tuple of str
+        For frameworks: which of the user's choices about a source (``factory``, ``signature``)
+        mean something to it; the others are refused.
     """
 
     kind: str
@@ -52,6 +55,7 @@ class Adapter:
     extra: str = ""
     suffixes: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
 
     def missing(self) -> list[str]:
         """Import names that are required and not installed."""
@@ -159,13 +163,13 @@ TABLE: Final = (
         "framework", "keras", "modelport.convert.frameworks.keras:KerasFramework",
         "Keras models, and weights with a factory",
         requires=("keras", "tensorflow", "tf2onnx", "onnx"), extra="keras",
-        formats=("keras", "hdf5"),
+        formats=("keras", "hdf5"), choices=("factory",),
     ),
     Adapter(
         "framework", "tensorflow", "modelport.convert.frameworks.tensorflow:TensorFlowFramework",
         "TensorFlow SavedModel folders",
         requires=("tensorflow", "tf2onnx", "onnx"), extra="tensorflow",
-        formats=("savedmodel",),
+        formats=("savedmodel",), choices=("signature",),
     ),
     Adapter(
         "framework", "tflite", "modelport.convert.frameworks.tflite:TfliteFramework",
@@ -195,6 +199,7 @@ TABLE: Final = (
         "PyTorch modules, exported programs, TorchScript, and weights with a factory",
         requires=("torch", "onnxscript", "onnx", "safetensors"), extra="torch",
         formats=("torch", "torch-legacy", "torchscript", "pt2", "safetensors"),
+        choices=("factory",),
     ),
     Adapter(
         "inspector", "onnxruntime", "modelport.convert.diverge.onnx:OnnxInspector",

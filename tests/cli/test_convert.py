@@ -81,3 +81,13 @@ def test_nothing_is_written_for_a_source_that_cannot_be_read(run: Run, tmp_path:
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "x.onnx").exists()
+
+
+@pytest.mark.parametrize("choice", [("--factory", "nets:make"), ("--signature", "scores")])
+def test_choices_that_mean_nothing_are_refused(
+    run: Run, trained: Path, tmp_path: Path, choice: tuple[str, str]
+) -> None:
+    done = convert(run, trained, tmp_path / "wine.onnx", *choice)
+    assert done.returncode == 2
+    assert f"the {choice[0][2:]} {choice[1]!r} means nothing to a joblib source" in done.stderr
+    assert not (tmp_path / "wine.onnx").exists()

@@ -13,7 +13,7 @@ from modelport.convert.processed import finish, prepare
 from modelport.convert.proof.parity import output_to_json, refuse_unsteady
 from modelport.convert.proof.trial import Candidate, Trial, try_attempt
 from modelport.core.artifact import Artifact
-from modelport.core.errors import ParityError, UnsupportedError
+from modelport.core.errors import InputError, ParityError, UnsupportedError
 from modelport.core.processing import Declaration
 from modelport.core.rows import Rows
 from modelport.core.source import AuditedSource
@@ -141,6 +141,7 @@ def _load(audited: AuditedSource, progress: Callable[[str], None]) -> SourceMode
             continue
         framework: Framework = adapter.load()
         if framework.recognises(audited):
+            _check_choices(audited, adapter)
             progress(f"loading {audited.source.name} with the {adapter.name} framework")
             return framework.load(audited)
     for adapter in readers:
@@ -151,6 +152,18 @@ def _load(audited: AuditedSource, progress: Callable[[str], None]) -> SourceMode
         f"no framework adapter knows this source: {audited.source.name} ({audited.format})",
         hint=f"modelport converts {known}",
     )
+
+
+def _check_choices(audited: AuditedSource, adapter: Adapter) -> None:
+    for name in ("factory", "signature"):
+        value = getattr(audited.source, name)
+        if value and name not in adapter.choices:
+            raise InputError(
+                f"the {name} {value!r} means nothing to a {audited.format} source, which the "
+                f"{adapter.name} framework reads",
+                where=audited.source.name,
+                hint=f"leave it out, or look whether this is the file that you mean: --{name}",
+            )
 
 
 def _readers(audited: AuditedSource) -> list[Adapter]:
