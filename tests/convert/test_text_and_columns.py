@@ -27,8 +27,11 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from modelport.core.errors import SignatureError, UnsupportedError
+from modelport.convert import stage
+from modelport.convert.frameworks.sklearn.model import SklearnModel
+from modelport.core.errors import ParityError, SignatureError, UnsupportedError
 from modelport.core.rows import Rows
+from modelport.core.source import AuditedSource, Source
 
 from .conftest import convert_model, fit, rows_of, runner
 
@@ -373,3 +376,32 @@ def test_numbers_where_the_model_knows_words(frame: pd.DataFrame) -> None:
     np.testing.assert_array_equal(
         runner(artifact)(numbers.bind(artifact.signature))["label"], model.predict(texts[["zip"]])
     )
+
+
+class Shouting:
+    """A pipeline of texts that has a label of its own for capitals, which its export has not."""
+
+    def __init__(self, trained: Any) -> None:
+        self._model = SklearnModel(trained)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def predict(self, rows: Rows) -> dict[str, np.ndarray]:
+        answers = self._model.predict(rows)
+        loud = np.asarray(
+            [str(text).isupper() for text in next(iter(rows.columns.values())).ravel()]
+        )
+        return {**answers, "label": np.where(loud, "other", answers["label"]).astype(object)}
+
+
+def test_the_text_that_differs_is_shown_to_who_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["cheap pills now", "minutes of the meeting", "cheap loans", "lunch on friday"] * 3
+    trained = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, ["spam", "ham"] * 6)
+    monkeypatch.setattr(stage, "_load", lambda *_: Shouting(trained))
+    rows = Rows({"": np.asarray([*texts, "CHEAP " * 40], dtype=object)})
+    with pytest.raises(ParityError, match="label: 1 of 13 differ") as caught:
+        stage.convert(AuditedSource(Source.of(trained), "object"), rows)
+    assert "the row that differs most reads: 'CHEAP CHEAP" in caught.value.message
+    assert caught.value.message.endswith("'…")
+    assert "CHEAP" not in str(caught.value.report)

@@ -205,8 +205,10 @@ def _refusal(audited: AuditedSource, trials: Sequence[Trial]) -> ParityError | U
             hint="replace the step that has no exporter; Keras and PyTorch models can be served "
             "by their own framework: --engine native",
         )
+    text = next((trial.text for trial in trials if trial.text), "")
+    shown = f"\n  the row that differs most reads: {text}" if text else ""
     return ParityError(
-        f"no export of {name} gives the source model's answers:{lines}",
+        f"no export of {name} gives the source model's answers:{lines}{shown}",
         hint="the difference is real: look at the row named above with both models; if the row "
         "lies on a tie or a step of the model, leave it out of the sample on purpose",
         report={"attempts": [_trial_to_json(trial) for trial in trials]},

@@ -43,6 +43,8 @@ from modelport.engines.base import Engine, EngineOptions, LoadedModel
 
 #: An export is loaded so many times, unless the first took longer than so many seconds.
 _LOADS: Final = 3
+#: Characters of a text that a refusal quotes.
+_SHOWN: Final = 120
 _LONG: Final = 1.0
 
 
@@ -98,6 +100,9 @@ class Trial:
         Where it differs: the same export with the cause undone.
     load_ms : float or None
         How long the engine takes to load the export, the best of several times.
+    text : str
+        Where it differs on texts: how the worst row begins. For the person who is refused, and
+        never for a report that travels with a package.
     """
 
     name: str
@@ -107,6 +112,7 @@ class Trial:
     divergence: Divergence | None = None
     repair: Attempt | None = None
     load_ms: float | None = None
+    text: str = ""
 
 
 def try_attempt(
@@ -152,7 +158,15 @@ def try_attempt(
     divergence = find_divergence(outcome.case) if outcome.case else None
     reason = f"{outcome.reason}; {divergence.describe()}" if divergence else outcome.reason
     repair = _repair(attempt, export, divergence)
-    return Trial(attempt.name, "differs", reason, None, divergence, repair, load_ms)
+    text = _text(outcome.case) if outcome.case else ""
+    return Trial(attempt.name, "differs", reason, None, divergence, repair, load_ms, text)
+
+
+def _text(case: Case) -> str:
+    """How the first, the worst row begins, where it has text."""
+    columns = case.seen.columns.values()
+    texts = [str(array.ravel()[0]) for array in columns if array.dtype == object and array.size]
+    return ", ".join(repr(text[:_SHOWN]) + ("…" if text[_SHOWN:] else "") for text in texts[:3])
 
 
 def _load(engine: Engine, export: Export) -> tuple[LoadedModel, float]:
