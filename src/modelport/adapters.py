@@ -25,7 +25,8 @@ class Adapter:
     ----------
     kind : str
         The family: ``framework``, ``container``, ``scanner``, ``inspector``, ``engine``, ``store``,
-        ``reader``, ``processor``, ``protocol``, ``transport``, ``demo``.
+        ``reader``, ``processor``, ``protocol`` (over HTTP), ``rpc`` (over gRPC), ``transport``,
+        ``demo``.
     name : str
         Unique within its kind.
     target : str
@@ -269,6 +270,10 @@ TABLE: Final = (
         "a local or mounted folder", suffixes=("file",),
     ),
     Adapter(
+        "protocol", "kserve", "modelport.serve.protocols.kserve:KServe",
+        "KServe V1: model list, readiness, predict as TensorFlow Serving, and explain",
+    ),
+    Adapter(
         "protocol", "tfserving", "modelport.serve.protocols.tfserving:TensorFlowServing",
         "TensorFlow Serving REST v1",
     ),
@@ -277,8 +282,60 @@ TABLE: Final = (
         "Open Inference Protocol V2 REST with the binary tensor extension",
     ),
     Adapter(
+        "protocol", "sagemaker", "modelport.serve.protocols.sagemaker:SageMaker",
+        "SageMaker containers: ping, invocations, multi-model endpoints",
+    ),
+    Adapter(
+        "protocol", "mlflow", "modelport.serve.protocols.mlflow:MLflow",
+        "MLflow scoring: version and health",
+    ),
+    Adapter(
+        "protocol", "vertex", "modelport.serve.protocols.vertex:VertexAI",
+        "Vertex AI custom containers: the routes that AIP_* name",
+    ),
+    Adapter(
+        "protocol", "azureml", "modelport.serve.protocols.azureml:AzureML",
+        "Azure ML online endpoints: scoring and health routes",
+    ),
+    Adapter(
+        "protocol", "torchserve", "modelport.serve.protocols.torchserve:TorchServe",
+        "TorchServe inference and management",
+    ),
+    Adapter(
+        "protocol", "upload", "modelport.serve.protocols.upload:Upload",
+        "files and images: POST /predict, raw or multipart",
+    ),
+    Adapter(
+        "protocol", "service", "modelport.serve.protocols.service:Service",
+        "modelport's own routes: metrics, OpenAPI, liveness",
+    ),
+    Adapter(
+        "rpc", "oip-grpc", "modelport.serve.protocols.oip_grpc:OpenInferenceGrpc",
+        "Open Inference Protocol V2 over gRPC with Triton's extensions", requires=("grpc",),
+        extra="grpc",
+    ),
+    Adapter(
+        "rpc", "tfserving-grpc", "modelport.serve.protocols.tfserving_grpc:TensorFlowServingGrpc",
+        "TensorFlow Serving over gRPC", requires=("grpc",),
+        extra="grpc",
+    ),
+    Adapter(
+        "rpc", "grpc-health", "modelport.serve.protocols.grpc_health:GrpcHealth",
+        "gRPC health checking", requires=("grpc",),
+        extra="grpc",
+    ),
+    Adapter(
+        "rpc", "grpc-reflection", "modelport.serve.protocols.grpc_reflection:GrpcReflection",
+        "gRPC server reflection", requires=("grpc",),
+        extra="grpc",
+    ),
+    Adapter(
         "transport", "http", "modelport.serve.transports.http:HttpTransport",
         "HTTP/1.1 and HTTP/2 on Granian (RSGI)", requires=("granian", "uvloop"),
+    ),
+    Adapter(
+        "transport", "grpc", "modelport.serve.transports.grpc:GrpcTransport",
+        "gRPC on grpcio's threads", requires=("grpc",), extra="grpc",
     ),
     Adapter(
         "demo", "digits", "modelport.demo.digits:DigitsDemo",

@@ -17,6 +17,7 @@ import pytest
 from modelport.core.errors import EngineError, UnavailableError
 from modelport.core.tensors import Array, Tensors
 from modelport.serve.batching import Batcher, LatencyModel
+from modelport.serve.metrics import ModelCounters
 
 from . import onnx_models
 from .packages import build_package, reference
@@ -67,8 +68,22 @@ class FakeModel:
             threads=threads,
             same_shapes=same_shapes,
             max_queue=max_queue,
-            on_executed=self.executed.append,
+            timeout=0,
+            counters=Recorder(self.executed),
+            thread_counters=Recorder(self.executed),
         )
+
+
+class Recorder(ModelCounters):
+    """Counters that also say the rows of every execution."""
+
+    def __init__(self, executed: list[int]) -> None:
+        super().__init__(memoryview(bytearray(8 * ModelCounters.SIZE)).cast("d"))
+        self._executed = executed
+
+    def executed(self, rows: int, requests: int, seconds: float) -> None:
+        super().executed(rows, requests, seconds)
+        self._executed.append(rows)
 
 
 def row(*values: float) -> dict[str, Array]:
@@ -189,7 +204,9 @@ def test_a_defect_is_told_to_those_who_wait(executor: ThreadPoolExecutor) -> Non
                 threads=1,
                 same_shapes=True,
                 max_queue=9,
-                on_executed=lambda rows: None,
+                timeout=0,
+                counters=Recorder([]),
+                thread_counters=Recorder([]),
             )
             got = await together(*[infer(batcher, row(i)) for i in range(3)])
             assert [type(error) for error in got] == [ZeroDivisionError] * 3

@@ -23,7 +23,7 @@ from modelport.core.package import CHECKSUM, MANIFEST
 from modelport.registry.stage import Registry
 from modelport.serve.base import ModelSpec
 from modelport.serve.metrics import Metrics, model_labels
-from modelport.serve.models import ModelTable, ServedModel
+from modelport.serve.table import ModelTable
 from modelport.stores.local import LocalStore
 
 from . import onnx_models
@@ -326,10 +326,10 @@ def test_running_requests_are_answered_before_the_end(
 
 def test_a_draining_worker_is_not_ready() -> None:
     metrics = Metrics(['model="",version=""', model_labels("m", 1)], workers=1)
-    model = ServedModel(ModelSpec("m", 1, "nowhere"), metrics.model(1))
-    table = ModelTable([model], metrics)
+    table = ModelTable([ModelSpec("m", 1, "nowhere")], metrics)
+    (model,) = table.models
     assert not table.ready()
-    metrics.model(1).set_ready(True)
+    metrics.model(1)[0].set_ready(True)
     assert table.ready()
     table.draining = True
     assert not table.ready()

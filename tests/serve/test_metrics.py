@@ -215,7 +215,7 @@ def test_nothing_is_in_flight_in_the_end(server: RunningServer) -> None:
 @pytest.mark.parametrize("name", ["plain", 'quo"te', "back\\slash", "new\nline", "grüße", r"a\nb"])
 def test_labels_are_escaped(name: str) -> None:
     metrics = Metrics(['model="",version=""', model_labels(name, 3)], workers=1)
-    counters = metrics.model(1)
+    counters, _ = metrics.model(1)
     counters.started()
     counters.answered(200, 0.5)
     families = parse(metrics.render())
@@ -225,7 +225,7 @@ def test_labels_are_escaped(name: str) -> None:
 def test_times_at_the_bounds_of_buckets() -> None:
     """An observation that equals a bound is in that bucket."""
     metrics = Metrics(['model="",version=""', model_labels("m", 1)], workers=1)
-    counters = metrics.model(1)
+    counters, _ = metrics.model(1)
     for seconds in (0.0, *BUCKETS, BUCKETS[-1] * 2):
         counters.started()
         counters.answered(200, seconds)
@@ -239,8 +239,8 @@ def test_times_at_the_bounds_of_buckets() -> None:
 def test_statuses_that_are_not_listed_are_other() -> None:
     metrics = Metrics(['model="",version=""', model_labels("m", 1)], workers=1)
     for status in (499, 418, 200):
-        metrics.model(1).started()
-        metrics.model(1).answered(status, 0.0)
+        metrics.model(1)[0].started()
+        metrics.model(1)[0].answered(status, 0.0)
     families = parse(metrics.render())
     name = "modelport_requests_total"
     assert value(families, name, model="m", version="1", code="other") == 2
@@ -251,11 +251,11 @@ def test_workers_are_summed() -> None:
     metrics = Metrics(['model="",version=""', model_labels("m", 1)], workers=3)
     for worker in range(3):
         metrics.enter_worker(worker)
-        counters = metrics.model(1)
+        counters, _ = metrics.model(1)
         counters.started()
         counters.started()
         counters.answered(200, 0.001 * worker)
-        counters.executed(5)
+        counters.executed(5, 1, 0.001)
         assert not metrics.ready_everywhere(1)
         counters.set_ready(True)
     assert metrics.ready_everywhere(1)

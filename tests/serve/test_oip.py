@@ -494,7 +494,6 @@ def test_wrong_methods(server: RunningServer, method: str, path: str) -> None:
         "/v2/models/dense/infer/",
         "/v2/health",
         "/v2/models//infer",
-        "/",
         "/favicon.ico",
         "/v3",
     ],

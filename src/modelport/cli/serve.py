@@ -29,38 +29,69 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     parser.add_argument("models", metavar="MODEL", nargs="+", help="what to serve")
     add_registry(parser)
-    parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
-    parser.add_argument("--port", type=int, help="TCP port (default 8080)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default 1)")
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="inference threads per worker (default: cores)"
+    parser.add_argument("--name", help="what clients call the first model")
+    _add_listening(parser.add_argument_group("listening"))
+    _add_security(parser.add_argument_group("security"))
+    _add_limits(parser.add_argument_group("resources and limits"))
+    control = parser.add_argument_group("model control")
+    control.add_argument(
+        "--model-control", action=_SWITCH, default=None, help="clients may load and unload models"
     )
-    parser.add_argument(
-        "--max-body", type=int, metavar="BYTES", help="largest request body (default 64 MiB)"
+    control.add_argument(
+        "--model-store", metavar="DIR", help="packages that clients may load, beside the registry's"
     )
-    parser.add_argument(
-        "--max-batch",
-        type=int,
-        metavar="ROWS",
-        help="most rows that concurrent requests share in one execution (default 64; 1: off)",
+
+
+_SWITCH = argparse.BooleanOptionalAction
+
+
+def _add_listening(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    group.add_argument("--port", type=int, help="TCP port of HTTP (default 8080)")
+    group.add_argument("--grpc-port", type=int, metavar="PORT", help="TCP port of gRPC")
+    group.add_argument("--predict-route", metavar="PATH", help="one more path of the first model")
+    group.add_argument("--health-route", metavar="PATH", help="one more path of its readiness")
+
+
+def _add_security(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--api-key-file", metavar="FILE", help="keys, one per line; or set MODELPORT_API_KEY"
     )
-    parser.add_argument(
-        "--max-queue", type=int, metavar="N", help="most requests waiting per model (default 1024)"
+    group.add_argument(
+        "--guard-health", action=_SWITCH, default=None, help="health routes need the key, too"
     )
-    parser.add_argument(
-        "--grace", type=float, metavar="SECONDS", help="time to finish after SIGTERM (default 30)"
-    )
-    parser.add_argument(
+    group.add_argument(
         "--allow-anonymous",
-        action="store_true",
+        action=_SWITCH,
         default=None,
         help="listen on a non-loopback address although nobody is authenticated",
     )
+    group.add_argument("--tls-cert", metavar="FILE", help="the server's certificate chain, PEM")
+    group.add_argument("--tls-key", metavar="FILE", help="its private key, PEM")
+    group.add_argument(
+        "--tls-client-ca", metavar="FILE", help="clients must show a certificate signed by these"
+    )
+
+
+def _add_limits(group: argparse._ArgumentGroup) -> None:
+    numbers = (
+        ("--workers", int, "N", "processes (default 1)"),
+        ("--threads", int, "N", "inference threads per worker (default: cores)"),
+        ("--max-body", int, "BYTES", "largest request body (default 64 MiB)"),
+        ("--max-batch", int, "ROWS", "most rows in a shared execution (default 64; 1: off)"),
+        ("--max-queue", int, "N", "most requests waiting per model (default 1024)"),
+        ("--timeout", float, "SECONDS", "time to wait and run (default 60; 0: no limit)"),
+        ("--body-timeout", float, "SECONDS", "time for a request to arrive (default 60)"),
+        ("--grace", float, "SECONDS", "time to finish after SIGTERM (default 30)"),
+        ("--compress-above", int, "BYTES", "compress larger answers (default 16 KiB; 0: none)"),
+    )
+    for flag, kind, unit, text in numbers:
+        group.add_argument(flag, type=kind, metavar=unit, help=text)
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until stopped."""
-    flags = {item.name: getattr(options, item.name) for item in fields(ServeOptions)}
+    flags = {item.name: getattr(options, item.name, None) for item in fields(ServeOptions)}
     code = api.serve(
         options.models,
         options=resolve(ServeOptions, flags),

@@ -9,12 +9,17 @@
     │   ├── SignatureError       tensors that do not fit the signature
     │   ├── UnsupportedError     valid, but nothing here can handle it
     │   ├── MissingPackageError  an optional package is not installed
+    │   ├── MediaTypeError       a body in a format that nobody here reads
+    │   ├── NotAcceptableError   an answer asked for in a format that nobody here writes
     │   └── LimitError           larger, longer or more than allowed
     ├── RefusedError             we could go on, and must not; exit code 3
     │   ├── UnsafeError          the scan found something that could run code
     │   ├── IntegrityError       bytes differ from their digest, a record from its chain
     │   └── ParityError          the answers differ from the source model's
+    ├── UnauthenticatedError     no key, or a wrong one; exit code 3
     ├── UnavailableError         not ready yet, or shutting down; exit code 1
+    │   ├── DeadlineError        it took longer than it may
+    │   └── ExhaustedError       no memory is left for it
     └── EngineError              the model failed while running; exit code 1
 
 No error knows HTTP: one table in ``serve/statuses.py`` maps them at the edge.
@@ -119,6 +124,14 @@ class MissingPackageError(InputError):
     """An optional Python package is needed and not installed."""
 
 
+class MediaTypeError(InputError):
+    """A request body is in a format that nobody here reads."""
+
+
+class NotAcceptableError(InputError):
+    """An answer is asked for in a format that nobody here writes."""
+
+
 class LimitError(InputError):
     """A size, a time or a count is over its limit."""
 
@@ -141,8 +154,22 @@ class ParityError(RefusedError):
     """The converted model's answers differ from the source model's."""
 
 
+class UnauthenticatedError(ModelportError):
+    """The caller gave no key, or a wrong one."""
+
+    exit_code = 3
+
+
 class UnavailableError(ModelportError):
     """Not ready yet, overloaded, or shutting down."""
+
+
+class DeadlineError(UnavailableError):
+    """It took longer than it may."""
+
+
+class ExhaustedError(UnavailableError):
+    """There is no memory left for it."""
 
 
 class EngineError(ModelportError):

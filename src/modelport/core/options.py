@@ -6,8 +6,9 @@ Every field can also come from the environment or a settings file: see
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+KIB = 1 << 10
 MIB = 1 << 20
 
 
@@ -81,32 +82,75 @@ class ServeOptions:
     Parameters
     ----------
     host : str
-        Address to listen on. Other than loopback needs `allow_anonymous`.
+        Address to listen on. Other than loopback needs a key or `allow_anonymous`.
     port : int
-        TCP port.
+        TCP port of HTTP.
+    grpc_port : int
+        TCP port of gRPC; 0: no gRPC.
+    name : str
+        What clients call the first model, instead of the name in its package.
     workers : int
         Processes. 0: one.
     threads : int
         Inference threads of each worker. 0: the cores this process may use, divided by the
         workers.
     max_body : int
-        Largest request body in bytes; a larger one is answered with 413.
+        Largest request body in bytes, also after decompression; a larger one is answered
+        with 413.
     max_batch : int
         Most rows that concurrent requests may share in one execution; 1 switches it off.
     max_queue : int
         Most requests waiting for one model; beyond it the answer is 503.
+    timeout : float
+        Seconds that a request may wait and run, where the model runs on threads; then the
+        answer is 504. 0: no limit.
+    body_timeout : float
+        Seconds in which a request must arrive. 0: no limit.
     grace : float
         Seconds that running requests may take after SIGTERM.
+    api_key : str
+        The key that clients must show. Never a flag: other users of a machine see those.
+    api_key_file : str
+        A file with such keys, one per line.
+    guard_health : bool
+        Health routes need the key, too.
     allow_anonymous : bool
         Listen on a non-loopback address although nobody is authenticated.
+    tls_cert, tls_key : str
+        PEM files: the server's certificate chain, and its private key.
+    tls_client_ca : str
+        A PEM file: clients must show a certificate that one of these authorities signed.
+    compress_above : int
+        Answers larger than this many bytes are compressed for clients that accept it. 0: none.
+    model_control : bool
+        Clients may load and unload models.
+    model_store : str
+        A folder of packages, from which clients may load.
+    predict_route, health_route : str
+        Further paths at which the first model answers, and at which its readiness is told.
     """
 
     host: str = "127.0.0.1"
     port: int = 8080
+    grpc_port: int = 0
+    name: str = ""
     workers: int = 1
     threads: int = 0
     max_body: int = 64 * MIB
     max_batch: int = 64
     max_queue: int = 1024
+    timeout: float = 60.0
+    body_timeout: float = 60.0
     grace: float = 30.0
+    api_key: str = field(default="", repr=False)
+    api_key_file: str = ""
+    guard_health: bool = False
     allow_anonymous: bool = False
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    compress_above: int = 16 * KIB
+    model_control: bool = False
+    model_store: str = ""
+    predict_route: str = ""
+    health_route: str = ""

@@ -20,7 +20,7 @@ from modelport.core.tensors import Array
 
 if TYPE_CHECKING:
     from modelport.serve.app import App
-    from modelport.serve.models import ModelTable
+    from modelport.serve.table import ModelTable
 
 Headers = Sequence[tuple[str, str]]
 
@@ -46,18 +46,36 @@ class Request:
     path : str
         Percent-decoded once, by the transport; without the query.
     headers : HeaderLookup
+        For gRPC: the metadata.
     body : bytes
+        For gRPC: one serialized message.
+    query : str
+        As it came, without the question mark.
+    message : object
+        What `WireProtocol.place` has parsed already, for `WireProtocol.decode`.
     """
 
     method: str
     path: str
     headers: HeaderLookup
     body: bytes
+    query: str = ""
+    message: Any = None
 
 
 @dataclass(slots=True)
 class Response:
-    """One answer."""
+    """One answer.
+
+    Parameters
+    ----------
+    status : int
+        An HTTP status, also where the transport has others.
+    body : bytes
+        For gRPC: one serialized message, or the text of an error.
+    headers : sequence of pairs
+        Names in lower case.
+    """
 
     status: int
     body: bytes
@@ -118,7 +136,7 @@ class Place:
     label: str | None = None
 
 
-Answer = Callable[["ModelTable", Place], Response]
+Answer = Callable[["ModelTable", Place, Request], Response]
 
 
 @dataclass(frozen=True)
@@ -128,34 +146,54 @@ class Route:
     Parameters
     ----------
     method : str
+        HTTP's; ``POST`` for every method of gRPC.
     pattern : re.Pattern
         Must match the whole path; its groups go to `WireProtocol.place`.
     example : str
-        A path that matches, for tests and documentation.
+        A path that matches, with ``{model}`` for the model's name: for tests and OpenAPI.
     answer : callable or None
         None: inference, through `WireProtocol.decode` and `encode`. Otherwise it answers by
         itself from the table of models.
+    by_path : bool
+        The path alone says which model is meant, so that it can be remembered.
+    health : bool
+        A probe's route: probes bring no key.
+    control : bool
+        It loads or unloads models: allowed only when the server says so, and run on a thread.
+    stream : bool
+        gRPC: both sides send any number of messages; each is answered by itself.
     """
 
     method: str
     pattern: re.Pattern[str]
     example: str
     answer: Answer | None = None
+    by_path: bool = True
+    health: bool = False
+    control: bool = False
+    stream: bool = False
 
 
 class WireProtocol(Protocol):
     """What a protocol adapter does. It knows bytes and tensors, no transport."""
 
     name: str
-    #: Paths below it are this protocol's, also those that match no route.
+    #: ``http`` or ``grpc``: what carries it.
+    carrier: str
+    #: Paths below it are this protocol's, also those that match no route; empty for none.
     prefix: str
 
-    def routes(self) -> Sequence[Route]:
+    def routes(self, options: ServeOptions) -> Sequence[Route]:
         """Every path it answers."""
         ...
 
-    def place(self, groups: Mapping[str, str | None]) -> Place:
-        """Which model the groups of a matched path name."""
+    def place(self, groups: Mapping[str, str | None], request: Request) -> Place:
+        """Which model the groups of a matched path, or the request's body, name.
+
+        Raises
+        ------
+        ModelportError
+        """
         ...
 
     def decode(self, request: Request, model: ModelIdentity) -> Call:
@@ -177,20 +215,55 @@ class WireProtocol(Protocol):
         ...
 
     def no_route(self, request: Request, methods: Sequence[str]) -> Response:
-        """Answer a path below `prefix` that matches nothing, or only with other `methods`."""
+        """Answer a path that matches nothing below `prefix`, or only with other `methods`."""
+        ...
+
+    def operation(self, route: Route, model: ModelIdentity) -> dict[str, Any]:
+        """The OpenAPI 3.1 operation of a route: summary, request body and every answer.
+
+        See `modelport.serve.openapi` for the parts; gRPC protocols answer an empty object.
+        """
         ...
 
 
 class Transport(Protocol):
     """What a transport adapter does: bring bytes to `App.handle` and back."""
 
-    def run(self, app: App, options: ServeOptions, on_listening: Callable[[], None]) -> None:
+    def run(
+        self,
+        app: App,
+        options: ServeOptions,
+        on_listening: Callable[[], None],
+        on_stopping: Callable[[], None],
+    ) -> None:
         """Listen and serve until SIGTERM or SIGINT, then drain and return.
 
         Parameters
         ----------
         on_listening : callable
             Called once, in the transport's event loop, as soon as connections are accepted.
+        on_stopping : callable
+            Called once, in the event loop, when it is asked to stop and before it drains.
+        """
+        ...
+
+
+class SideTransport(Protocol):
+    """A transport that runs beside the first, on threads of its own, through `App.answer`."""
+
+    def start(self, app: App, options: ServeOptions) -> Callable[[float], Callable[[], None]]:
+        """Listen and serve.
+
+        Returns
+        -------
+        callable
+            Given the seconds that running requests may take, it stops accepting at once, and
+            returns a function that waits until they are done.
+
+        Raises
+        ------
+        ConflictError
+            When the port is taken.
         """
         ...
 

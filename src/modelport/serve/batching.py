@@ -23,8 +23,9 @@ from typing import Final
 
 import numpy as np
 
-from modelport.core.errors import UnavailableError
+from modelport.core.errors import DeadlineError, UnavailableError
 from modelport.core.tensors import Array, Tensors
+from modelport.serve.metrics import ModelCounters
 
 Run = Callable[[Tensors], dict[str, Array]]
 
@@ -109,8 +110,10 @@ class Batcher:
         True when the signature leaves only the number of rows open.
     max_queue : int
         Most requests waiting.
-    on_executed : callable
-        Told the number of rows of every execution.
+    timeout : float
+        Seconds that a request may wait and run on `executor`; 0: no limit.
+    counters, thread_counters : ModelCounters
+        Told of every execution, on the event loop and on other threads.
     """
 
     def __init__(
@@ -122,7 +125,9 @@ class Batcher:
         threads: int,
         same_shapes: bool,
         max_queue: int,
-        on_executed: Callable[[int], None],
+        timeout: float,
+        counters: ModelCounters,
+        thread_counters: ModelCounters,
     ) -> None:
         self._run = run
         self._max_rows = max_rows
@@ -130,7 +135,11 @@ class Batcher:
         self._free = threads
         self._same_shapes = same_shapes
         self._max_queue = max_queue
-        self._on_executed = on_executed
+        self._timeout = timeout
+        self._counters = counters
+        self._thread_counters = thread_counters
+        #: Where `submit` is called; None until then.
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: deque[_Waiting] = deque()
 
     @property
@@ -143,17 +152,42 @@ class Batcher:
         """Whether `run` answers at once, so that there is nothing to wait for."""
         return self._executor is None and self._max_rows == 1
 
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Say in which event loop `submit` is called, so that other threads can join it."""
+        self._loop = loop
+
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        """Run one request's inputs here and now.
+        """Run one request's inputs here and now, on the event loop.
 
         Raises
         ------
         EngineError
             When the model fails on these inputs.
         """
+        return self._run_alone(inputs, self._counters)
+
+    def run_on_thread(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        """Run one request's inputs from a thread that may block, perhaps together with others'.
+
+        A fast model runs right here. A slow one joins the queue of the event loop, where there
+        is one, so that the requests of all transports share its batches and its limits.
+
+        Raises
+        ------
+        ModelportError
+            As `submit`.
+        """
+        if self._executor is None or self._loop is None:
+            return self._run_alone(inputs, self._thread_counters)
+        return asyncio.run_coroutine_threadsafe(self._submitted(inputs), self._loop).result()
+
+    async def _submitted(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        return await self.submit(inputs)
+
+    def _run_alone(self, inputs: dict[str, Array], counters: ModelCounters) -> dict[str, Array]:
+        started = time.perf_counter()
         outputs = self._run(inputs)
-        shape = next(iter(inputs.values())).shape
-        self._on_executed(shape[0] if shape else 1)
+        counters.executed(_rows(inputs), 1, time.perf_counter() - started)
         return outputs
 
     def submit(self, inputs: dict[str, Array]) -> asyncio.Future[dict[str, Array]]:
@@ -167,7 +201,7 @@ class Batcher:
         Raises
         ------
         UnavailableError
-            When the queue is full.
+            When the queue is full; `DeadlineError` when the time is over.
         """
         queue = self._queue
         if len(queue) >= self._max_queue:
@@ -175,12 +209,13 @@ class Batcher:
                 f"{len(queue)} requests are waiting already", hint="retry later, or add workers"
             )
         loop = asyncio.get_running_loop()
-        arrays = inputs.values()
-        rows = len(next(iter(arrays))) if self._max_rows > 1 else 1
-        shape = () if self._same_shapes else tuple([array.shape[1:] for array in arrays])
+        shape = () if self._same_shapes else tuple([a.shape[1:] for a in inputs.values()])
         future: asyncio.Future[dict[str, Array]] = loop.create_future()
-        queue.append((inputs, rows, shape, future))
+        queue.append((inputs, _rows(inputs), shape, future))
         if self._executor is not None:
+            if self._timeout:
+                timer = loop.call_later(self._timeout, _expire, future, self._timeout)
+                future.add_done_callback(lambda _: timer.cancel())
             self._dispatch(self._executor)
         elif len(queue) == 1:
             # Whatever else becomes ready in this turn of the loop is in the queue by then.
@@ -232,10 +267,14 @@ class Batcher:
         return group
 
     def _deliver(
-        self, group: list[_Waiting], outputs: dict[str, Array] | None, error: Exception | None
+        self,
+        group: list[_Waiting],
+        outputs: dict[str, Array] | None,
+        error: Exception | None,
+        seconds: float,
     ) -> None:
         if outputs is not None:
-            self._share_out(group, outputs)
+            self._share_out(group, outputs, seconds)
         elif len(group) == 1:
             ((_, _, _, future),) = group
             if error is not None and not future.done():
@@ -254,13 +293,13 @@ class Batcher:
         job = loop.run_in_executor(self._executor, _attempt, self._run, alone)
         job.add_done_callback(lambda done: self._deliver(alone, *done.result()))
 
-    def _share_out(self, group: list[_Waiting], outputs: dict[str, Array]) -> None:
+    def _share_out(self, group: list[_Waiting], outputs: dict[str, Array], seconds: float) -> None:
         """Give every request of a batch its own rows."""
         if len(group) == 1:
             ((_, rows, _, future),) = group
             if not future.done():
                 future.set_result(outputs)
-            self._on_executed(rows)
+            self._counters.executed(rows, 1, seconds)
             return
         start = 0
         for _, rows, _, future in group:
@@ -268,19 +307,33 @@ class Batcher:
             if not future.done():
                 future.set_result({name: array[start:stop] for name, array in outputs.items()})
             start = stop
-        self._on_executed(start)
+        self._counters.executed(start, len(group), seconds)
 
 
-_Outcome = tuple[dict[str, Array] | None, Exception | None]
+#: Outputs or an error, and the seconds that it took.
+_Outcome = tuple[dict[str, Array] | None, Exception | None, float]
 
 
 def _attempt(run: Run, group: list[_Waiting]) -> _Outcome:
+    started = time.perf_counter()
     try:
-        if len(group) <= 1:
-            return (run(group[0][0]) if group else None), None
-        names = group[0][0]
-        return run(
-            {name: np.concatenate([member[0][name] for member in group]) for name in names}
-        ), None
+        if not group:
+            return None, None, 0.0
+        inputs = group[0][0]
+        if len(group) > 1:
+            inputs = {
+                name: np.concatenate([member[0][name] for member in group]) for name in inputs
+            }
+        return run(inputs), None, time.perf_counter() - started
     except Exception as error:  # also a defect is told to those who wait, or they wait for ever
-        return None, error
+        return None, error, 0.0
+
+
+def _rows(inputs: Tensors) -> int:
+    shape = next(iter(inputs.values())).shape
+    return shape[0] if shape else 1
+
+
+def _expire(future: asyncio.Future[dict[str, Array]], seconds: float) -> None:
+    if not future.done():
+        future.set_exception(DeadlineError(f"no answer within {seconds:g} s", hint="see --timeout"))

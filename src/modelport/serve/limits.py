@@ -19,6 +19,39 @@ def usable_cores(root: Path = Path("/sys/fs/cgroup")) -> int:
     return max(1, min(cores, int(quota)) if quota else cores)
 
 
+def free_memory(
+    root: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path("/proc/meminfo")
+) -> int | None:
+    """Bytes that this process may still take; None where nobody tells.
+
+    The smallest of what the machine has left (``MemAvailable``) and what the control group has
+    left (version 2: ``memory.max`` − ``memory.current``; version 1: ``limit_in_bytes`` −
+    ``usage_in_bytes``). Pages of files count as used there, although they can be dropped, so
+    those that nobody uses (``inactive_file``) are added again.
+    """
+    free = [_available(meminfo), _left(root, "memory.max", "memory.current", "inactive_file")]
+    version1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    free.append(_left(root / "memory", *version1))
+    known = [number for number in free if number is not None]
+    return min(known) if known else None
+
+
+def _available(meminfo: Path) -> int | None:
+    words = _words(meminfo)
+    position = words.index("MemAvailable:") if "MemAvailable:" in words else -1
+    return int(words[position + 1]) * 1024 if position >= 0 else None
+
+
+def _left(folder: Path, limit: str, used: str, reclaimable: str) -> int | None:
+    most, now = _words(folder / limit), _words(folder / used)
+    if not (most and now) or most[0] == "max":
+        return None
+    counters = _words(folder / "memory.stat")
+    position = counters.index(reclaimable) if reclaimable in counters else -1
+    back = int(counters[position + 1]) if position >= 0 else 0
+    return max(0, int(most[0]) - int(now[0]) + back)
+
+
 def _quota_v2(root: Path) -> float | None:
     words = _words(root / "cpu.max")
     if len(words) == 2 and words[0] != "max":

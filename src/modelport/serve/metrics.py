@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import resource
+import threading
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -22,60 +23,124 @@ BUCKETS: Final = (
 )  # fmt: skip
 
 #: Statuses counted on their own; any other is counted as ``other``.
-CODES: Final = (200, 400, 404, 405, 409, 413, 500, 501, 503)
+CODES: Final = (200, 400, 401, 404, 405, 409, 413, 415, 500, 501, 503, 504)
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _ITEM: Final = 8
 
 
+#: Batch sizes beyond so many different ones are not told apart.
+_MOST_SIZES: Final = 128
+
+
 class ModelCounters:
-    """Numbers of one model version in one worker.
+    """Numbers of one model version in one worker, written by one thread.
 
     Parameters
     ----------
     numbers : memoryview of float
-        Of float64, `SIZE` long: requests by code, buckets, sum of seconds, executions, rows,
-        in flight, ready.
+        Of float64, `SIZE` long: requests by code, buckets, then one number each.
     """
 
-    SIZE: Final = len(CODES) + 1 + len(BUCKETS) + 1 + 1 + 2 + 1 + 1
-
     _BUCKET: Final = len(CODES) + 1
-    _SECONDS: Final = _BUCKET + len(BUCKETS) + 1
-    _EXECUTIONS: Final = _SECONDS + 1
-    _ROWS: Final = _EXECUTIONS + 1
-    _IN_FLIGHT: Final = _ROWS + 1
-    _READY: Final = _IN_FLIGHT + 1
+    SECONDS: Final = _BUCKET + len(BUCKETS) + 1
+    EXECUTIONS: Final = SECONDS + 1
+    ROWS: Final = SECONDS + 2
+    IN_FLIGHT: Final = SECONDS + 3
+    READY: Final = SECONDS + 4
+    #: Of answered requests: seconds until decoded, in the queue and the model, and to encode.
+    INPUT_SECONDS: Final = SECONDS + 5
+    WAIT_SECONDS: Final = SECONDS + 6
+    OUTPUT_SECONDS: Final = SECONDS + 7
+    #: Seconds of the executions, once for every request that shared them.
+    INFER_SECONDS: Final = SECONDS + 8
+    #: When the last request was answered, in Unix seconds.
+    LAST: Final = SECONDS + 9
+    SIZE: Final = SECONDS + 10
 
     def __init__(self, numbers: memoryview[float]) -> None:
-        self._numbers = numbers
+        self.numbers = numbers
         self._code_index = {code: index for index, code in enumerate(CODES)}
+        #: Rows → executions and their seconds, of this worker.
+        self.batches: dict[int, list[float]] = {}
 
     def started(self) -> None:
         """A request has begun."""
-        self._numbers[self._IN_FLIGHT] += 1
+        self.numbers[self.IN_FLIGHT] += 1
 
-    def answered(self, status: int, seconds: float) -> None:
-        """Count the answer to a request that `started`, and the time it took."""
-        numbers = self._numbers
-        numbers[self._IN_FLIGHT] -= 1
+    def answered(
+        self, status: int, seconds: float, waited: float = 0.0, encoded: float = 0.0
+    ) -> None:
+        """Count the answer to a request that `started`, and the time it took.
+
+        Parameters
+        ----------
+        status : int
+        seconds : float
+            From the whole request read to its answer encoded.
+        waited, encoded : float
+            Of these: in the queue and the model; to encode the answer.
+        """
+        numbers = self.numbers
+        numbers[self.IN_FLIGHT] -= 1
         numbers[self._code_index.get(status, len(CODES))] += 1
         numbers[self._BUCKET + bisect_left(BUCKETS, seconds)] += 1
-        numbers[self._SECONDS] += seconds
+        numbers[self.SECONDS] += seconds
+        if waited:
+            numbers[self.INPUT_SECONDS] += seconds - waited - encoded
+            numbers[self.WAIT_SECONDS] += waited
+            numbers[self.OUTPUT_SECONDS] += encoded
+            numbers[self.LAST] = time.time()
 
-    def executed(self, rows: int) -> None:
+    def executed(self, rows: int, requests: int, seconds: float) -> None:
         """Count one execution of the model."""
-        self._numbers[self._EXECUTIONS] += 1
-        self._numbers[self._ROWS] += rows
+        numbers = self.numbers
+        numbers[self.EXECUTIONS] += 1
+        numbers[self.ROWS] += rows
+        numbers[self.INFER_SECONDS] += seconds * requests
+        batch = self.batches.get(rows)
+        if batch is None and len(self.batches) < _MOST_SIZES:
+            batch = self.batches[rows] = [0.0, 0.0]
+        if batch is not None:
+            batch[0] += 1
+            batch[1] += seconds
 
     def set_ready(self, ready: bool) -> None:
         """Say whether this worker can answer for the model."""
-        self._numbers[self._READY] = float(ready)
+        self.numbers[self.READY] = float(ready)
+
+
+class SharedCounters(ModelCounters):
+    """The same for threads that write at once."""
+
+    def __init__(self, numbers: memoryview[float]) -> None:
+        super().__init__(numbers)
+        self._lock = threading.Lock()
+
+    def started(self) -> None:
+        """See `ModelCounters`."""
+        with self._lock:
+            super().started()
+
+    def answered(
+        self, status: int, seconds: float, waited: float = 0.0, encoded: float = 0.0
+    ) -> None:
+        """See `ModelCounters`."""
+        with self._lock:
+            super().answered(status, seconds, waited, encoded)
+
+    def executed(self, rows: int, requests: int, seconds: float) -> None:
+        """See `ModelCounters`."""
+        with self._lock:
+            super().executed(rows, requests, seconds)
 
 
 class Metrics:
     """All counters of a server.
+
+    Every worker has two rows of numbers: one that its event loop writes, and one that its other
+    threads share.
 
     Parameters
     ----------
@@ -86,11 +151,16 @@ class Metrics:
     """
 
     def __init__(self, labels: Sequence[str], workers: int) -> None:
-        self._labels = list(labels)
+        #: None: a model that was removed.
+        self._labels: list[str | None] = list(labels)
         self._workers = workers
+        self._fixed = len(labels)
         self._row = len(labels) * ModelCounters.SIZE
         # Anonymous and shared: workers that are forked later see the same pages.
-        self._memory = memoryview(mmap.mmap(-1, max(1, self._row * workers) * _ITEM)).cast("d")
+        size = max(1, self._row * workers * 2) * _ITEM
+        self._memory = memoryview(mmap.mmap(-1, size)).cast("d")
+        #: Numbers of models that came later; there is one worker then.
+        self._added: list[memoryview[float]] = []
         self._worker = 0
         self._started = time.time()
 
@@ -101,42 +171,68 @@ class Metrics:
         """
         self._worker = worker
         for model in range(len(self._labels)):
-            self._slice(worker, model)[ModelCounters._IN_FLIGHT] = 0.0
+            for numbers in self._rows(worker, model):
+                numbers[ModelCounters.IN_FLIGHT] = 0.0
 
-    def model(self, index: int) -> ModelCounters:
-        """Counters in this worker of the model with that index."""
-        return ModelCounters(self._slice(self._worker, index))
+    def add(self, labels: str) -> int:
+        """Make room for one more model, or find the room that it had; only in a lone worker."""
+        if labels in self._labels:
+            return self._labels.index(labels)
+        self._labels.append(labels)
+        self._added.append(memoryview(bytearray(2 * ModelCounters.SIZE * _ITEM)).cast("d"))
+        return len(self._labels) - 1
+
+    def remove(self, index: int) -> None:
+        """Show a model no more."""
+        self._labels[index] = None
+
+    def model(self, index: int) -> tuple[ModelCounters, SharedCounters]:
+        """Counters in this worker of the model with that index: the loop's, and the threads'."""
+        loop, threads = self._rows(self._worker, index)
+        return ModelCounters(loop), SharedCounters(threads)
 
     def ready_everywhere(self, index: int) -> bool:
         """Whether every worker can answer for the model."""
         return all(
-            self._slice(worker, index)[ModelCounters._READY] for worker in range(self._workers)
+            self._rows(worker, index)[0][ModelCounters.READY] for worker in range(self._workers)
         )
 
-    def _slice(self, worker: int, model: int) -> memoryview[float]:
-        start = worker * self._row + model * ModelCounters.SIZE
-        return self._memory[start : start + ModelCounters.SIZE]
+    def _rows(self, worker: int, model: int) -> list[memoryview[float]]:
+        size = ModelCounters.SIZE
+        if model >= self._fixed:
+            added = self._added[model - self._fixed]
+            return [added[:size], added[size:]]
+        starts = [(2 * worker + part) * self._row + model * size for part in (0, 1)]
+        return [self._memory[start : start + size] for start in starts]
 
     def render(self) -> bytes:
         """The exposition, summed over workers."""
-        models = [(label, self._summed(index)) for index, label in enumerate(self._labels)]
+        models = [
+            (labels, self.summed(index))
+            for index, labels in enumerate(self._labels)
+            if labels is not None
+        ]
         lines: list[str] = []
         for lines_of in (_requests, _latencies, _executions, self._gauges):
             lines.extend(lines_of(models))
         lines.extend(self._process())
         return ("\n".join(lines) + "\n").encode()
 
-    def _summed(self, model: int) -> list[float]:
-        rows = (self._slice(worker, model) for worker in range(self._workers))
-        return [sum(values) for values in zip(*rows, strict=True)]
+    def summed(self, model: int) -> list[float]:
+        """The numbers of one model, summed over workers and threads (`LAST`: the latest)."""
+        rows = [row for worker in range(self._workers) for row in self._rows(worker, model)]
+        sums = [sum(values) for values in zip(*rows, strict=True)]
+        sums[ModelCounters.LAST] = max(row[ModelCounters.LAST] for row in rows)
+        return sums
 
     def _gauges(self, models: Sequence[tuple[str, list[float]]]) -> Iterator[str]:
         yield from _head("modelport_requests_in_flight", "gauge", "Requests being answered now.")
         for labels, numbers in models:
-            yield f"modelport_requests_in_flight{{{labels}}} {numbers[ModelCounters._IN_FLIGHT]:g}"
+            yield f"modelport_requests_in_flight{{{labels}}} {numbers[ModelCounters.IN_FLIGHT]:g}"
         yield from _head("modelport_model_ready", "gauge", "1 when every worker can answer.")
-        for index, (labels, _) in enumerate(models[1:], start=1):
-            yield f"modelport_model_ready{{{labels}}} {int(self.ready_everywhere(index))}"
+        for index, shown in enumerate(self._labels[1:], start=1):
+            if shown is not None:
+                yield f"modelport_model_ready{{{shown}}} {int(self.ready_everywhere(index))}"
 
     def _process(self) -> Iterator[str]:
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -170,7 +266,7 @@ def _requests(models: Sequence[tuple[str, list[float]]]) -> Iterator[str]:
 def _latencies(models: Sequence[tuple[str, list[float]]]) -> Iterator[str]:
     name = "modelport_request_duration_seconds"
     yield from _head(name, "histogram", "From the whole request read to its answer encoded.")
-    first, last = ModelCounters._BUCKET, ModelCounters._SECONDS
+    first, last = ModelCounters._BUCKET, ModelCounters.SECONDS
     for labels, numbers in models:
         counts = list(accumulate(numbers[first:last]))
         for bound, count in zip((*BUCKETS, "+Inf"), counts, strict=True):
@@ -181,8 +277,8 @@ def _latencies(models: Sequence[tuple[str, list[float]]]) -> Iterator[str]:
 
 def _executions(models: Sequence[tuple[str, list[float]]]) -> Iterator[str]:
     for name, text, index in (
-        ("modelport_executions_total", "Executions of the model.", ModelCounters._EXECUTIONS),
-        ("modelport_rows_total", "Rows in those executions.", ModelCounters._ROWS),
+        ("modelport_executions_total", "Executions of the model.", ModelCounters.EXECUTIONS),
+        ("modelport_rows_total", "Rows in those executions.", ModelCounters.ROWS),
     ):
         yield from _head(name, "counter", text)
         for labels, numbers in models[1:]:

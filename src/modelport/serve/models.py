@@ -1,10 +1,9 @@
-"""The models of one worker: loading, proving, finding."""
+"""One served model: loading it, proving it, running it. `modelport.serve.table` has them all."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from modelport.core.compare import OutputComparison
 from modelport.core.errors import (
     IntegrityError,
     ModelportError,
-    NotFoundError,
     ParityError,
     UnavailableError,
 )
@@ -36,6 +34,7 @@ class State(Enum):
 
     LOADING = "LOADING"
     AVAILABLE = "AVAILABLE"
+    UNLOADING = "UNLOADING"
     END = "END"
 
 
@@ -46,12 +45,15 @@ class ServedModel:
     Parameters
     ----------
     spec : ModelSpec
-    counters : ModelCounters
+    index : int
+        Its number among the `modelport.serve.metrics.Metrics`.
+    counters, thread_counters : ModelCounters
+        Written by the event loop, and by other threads.
     state : State
     identity : ModelIdentity or None
-        None until it is loaded.
+        None unless it is loaded.
     batcher : Batcher or None
-        None until it is loaded.
+        None unless it is loaded.
     error : str
         Why it is not available.
     proven : int
@@ -59,12 +61,25 @@ class ServedModel:
     """
 
     spec: ModelSpec
+    index: int
     counters: ModelCounters
+    thread_counters: ModelCounters
     state: State = State.LOADING
     identity: ModelIdentity | None = None
     batcher: Batcher | None = None
     error: str = ""
     proven: int = 0
+
+    @classmethod
+    def of(cls, spec: ModelSpec, index: int, metrics: Metrics) -> ServedModel:
+        """A model that is to be loaded, with its counters."""
+        return cls(spec, index, *metrics.model(index))
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being answered now."""
+        position = ModelCounters.IN_FLIGHT
+        return int(self.counters.numbers[position] + self.thread_counters.numbers[position])
 
     def ready(self) -> tuple[ModelIdentity, Batcher]:
         """What is needed to answer.
@@ -90,107 +105,42 @@ class LoadingOptions:
     ----------
     threads : int
         For one execution, and executions at once.
-    max_batch, max_queue : int
+    max_batch, max_queue, timeout
         See `modelport.core.options.ServeOptions`.
     """
 
     threads: int = 1
     max_batch: int = 64
     max_queue: int = 1024
+    timeout: float = 60.0
 
 
-@dataclass
-class ModelTable:
-    """All models of one worker, by name and version.
+class Loader:
+    """Loads and proves models; all that run on threads share one pool of them.
 
     Parameters
     ----------
-    models : sequence of ServedModel
-    metrics : Metrics
-        Model ``i`` of `models` has the counters ``i + 1``.
     options : LoadingOptions
-    draining : bool
-        True once the worker is asked to stop: it answers, and says that it is not ready.
     """
 
-    models: Sequence[ServedModel]
-    metrics: Metrics
-    options: LoadingOptions = field(default_factory=LoadingOptions)
-    draining: bool = False
-
-    #: True when nothing about the models will change any more.
-    settled: bool = False
-
-    def __post_init__(self) -> None:
+    def __init__(self, options: LoadingOptions) -> None:
+        self._options = options
         self._executor: ThreadPoolExecutor | None = None
 
-    @property
-    def names(self) -> list[str]:
-        """Model names, each once, in the order given."""
-        return list(dict.fromkeys(model.spec.name for model in self.models))
-
-    def versions(self, name: str) -> list[ServedModel]:
-        """All versions of a model, oldest first.
-
-        Raises
-        ------
-        NotFoundError
-            Listing the models that there are.
-        """
-        found = [model for model in self.models if model.spec.name == name]
-        if not found:
-            raise NotFoundError("model", name, self.names)
-        return sorted(found, key=lambda model: model.spec.version)
-
-    def get(self, name: str, version: str | None = None, label: str | None = None) -> ServedModel:
-        """One version: the one asked for, or the newest that is available.
-
-        Raises
-        ------
-        NotFoundError
-            Listing what there is.
-        """
-        versions = self.versions(name)
-        if label is not None:
-            labelled = [model for model in versions if label in model.spec.labels]
-            if not labelled:
-                labels = sorted({text for model in versions for text in model.spec.labels})
-                raise NotFoundError(f"label of model {name}", label, labels)
-            return labelled[-1]
-        if version is not None:
-            for model in versions:
-                if str(model.spec.version) == version:
-                    return model
-            known = [str(model.spec.version) for model in versions]
-            raise NotFoundError(f"version of model {name}", version, known)
-        available = [model for model in versions if model.state is State.AVAILABLE]
-        return (available or versions)[-1]
-
-    def model_ready(self, model: ServedModel) -> bool:
-        """Whether every worker can answer for this version."""
-        index = next(i for i, other in enumerate(self.models, start=1) if other is model)
-        return not self.draining and self.metrics.ready_everywhere(index)
-
-    def ready(self) -> bool:
-        """Whether every worker can answer for every model."""
-        return all(self.model_ready(model) for model in self.models)
-
-    def load_all(self) -> None:
-        """Load and prove every model; called on a thread of its own.
+    def load(self, model: ServedModel) -> None:
+        """Load, prove, and open for requests.
 
         Raises
         ------
         ModelportError
-            The first failure; nothing is served by halves.
+            The model is then at its end, and says why.
         """
-        for model in self.models:
-            try:
-                self._load(model)
-            except ModelportError as error:
-                model.state = State.END
-                model.error = error.line
-                raise
-        self.settled = True
+        try:
+            self._load(model)
+        except ModelportError as error:
+            model.state = State.END
+            model.error = error.line
+            raise
 
     def _load(self, model: ServedModel) -> None:
         path = Path(model.spec.path)
@@ -202,14 +152,14 @@ class ModelTable:
         engine_name = package.manifest.engine if package else BARE_FILE_ENGINE
         engine: Engine = find_adapter("engine", engine_name).load()
         model_path = package.model_path if package else path
-        loaded = engine.load(model_path, EngineOptions(threads=self.options.threads))
+        loaded = engine.load(model_path, EngineOptions(threads=self._options.threads))
         if package is not None:
             processed = with_processing(package, loaded)
             model.proven = prove(package, loaded if _golden_inside(package) else processed)
             loaded = processed
         signature = package.manifest.signature if package else loaded.signature
-        model.batcher = self._batcher(loaded, signature, package, model.counters)
         platform = f"{engine_name}_{model_path.suffix.removeprefix('.')}"
+        model.batcher = self._batcher(loaded, signature, package, model)
         model.identity = ModelIdentity(model.spec.name, model.spec.version, signature, platform)
         model.state = State.AVAILABLE
         model.counters.set_ready(True)
@@ -219,43 +169,46 @@ class ModelTable:
         loaded: LoadedModel,
         signature: Signature,
         package: Package | None,
-        counters: ModelCounters,
+        model: ServedModel,
     ) -> Batcher:
-        latency = self._latency(loaded, signature, package)
+        latency = _latency(loaded, signature, package)
         proven = package is not None and package.manifest.row_independent
         may_share = proven and signature.batch_symbol is not None
         inline = latency is not None and latency.inline and _steady(package)
-        max_rows = latency.rows_that_pay(self.options.max_batch) if latency and may_share else 1
+        max_rows = latency.rows_that_pay(self._options.max_batch) if latency and may_share else 1
         if not inline and self._executor is None:
-            self._executor = ThreadPoolExecutor(self.options.threads, "modelport-inference")
+            self._executor = ThreadPoolExecutor(self._options.threads, "modelport-inference")
         return Batcher(
             loaded.run,
             max_rows=max_rows,
             executor=None if inline else self._executor,
-            threads=self.options.threads,
+            threads=self._options.threads,
             same_shapes=all(
                 isinstance(size, int) for spec in signature.inputs for size in spec.shape[1:]
             ),
-            max_queue=self.options.max_queue,
-            on_executed=counters.executed,
+            max_queue=self._options.max_queue,
+            timeout=self._options.timeout,
+            counters=model.counters,
+            thread_counters=model.thread_counters,
         )
 
-    def _latency(
-        self, loaded: LoadedModel, signature: Signature, package: Package | None
-    ) -> LatencyModel | None:
-        """Time the model on a golden record, or on zeros where that is possible."""
-        golden = package.golden() if package is not None else None
-        inside = package is not None and _golden_inside(package)
-        if golden is not None and not inside and signature.batch_symbol is not None:
-            row: dict[str, Array] | None = {n: a[:1] for n, a in golden.inputs.items()}
-        else:
-            row = zeros(signature)
-        if row is None:
-            return None
-        try:
-            return LatencyModel.measure(loaded.run, row)
-        except ModelportError:
-            return None  # zeros mean nothing to this model; it runs on threads
+
+def _latency(
+    loaded: LoadedModel, signature: Signature, package: Package | None
+) -> LatencyModel | None:
+    """Time the model on a golden record, or on zeros where that is possible."""
+    golden = package.golden() if package is not None else None
+    inside = package is not None and _golden_inside(package)
+    if golden is not None and not inside and signature.batch_symbol is not None:
+        row: dict[str, Array] | None = {n: a[:1] for n, a in golden.inputs.items()}
+    else:
+        row = zeros(signature)
+    if row is None:
+        return None
+    try:
+        return LatencyModel.measure(loaded.run, row)
+    except ModelportError:
+        return None  # zeros mean nothing to this model; it runs on threads
 
 
 def with_processing(package: Package, loaded: LoadedModel) -> LoadedModel:

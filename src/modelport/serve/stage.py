@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import ipaddress
 import logging
@@ -23,10 +24,12 @@ from modelport.core.errors import (
 )
 from modelport.core.options import ServeOptions
 from modelport.serve.app import App
-from modelport.serve.base import ModelSpec, Transport
+from modelport.serve.base import ModelSpec, SideTransport, Transport
+from modelport.serve.guard import Guard
 from modelport.serve.limits import usable_cores
 from modelport.serve.metrics import Metrics, model_labels
-from modelport.serve.models import LoadingOptions, ModelTable, ServedModel
+from modelport.serve.models import LoadingOptions, ServedModel
+from modelport.serve.table import Finder, ModelTable
 from modelport.serve.workers import supervise
 
 Report = Callable[[str], None]
@@ -34,7 +37,12 @@ Report = Callable[[str], None]
 _log = logging.getLogger(__name__)
 
 
-def serve(models: Sequence[ModelSpec], options: ServeOptions, report: Report) -> int:
+def serve(
+    models: Sequence[ModelSpec],
+    options: ServeOptions,
+    report: Report,
+    find: Finder | None = None,
+) -> int:
     """Serve until SIGTERM or SIGINT.
 
     Parameters
@@ -44,6 +52,9 @@ def serve(models: Sequence[ModelSpec], options: ServeOptions, report: Report) ->
     options : ServeOptions
     report : callable
         Told what happens, a line at a time.
+    find : callable, optional
+        How models that clients want to load are found, where `ServeOptions.model_control` lets
+        them.
 
     Returns
     -------
@@ -56,24 +67,44 @@ def serve(models: Sequence[ModelSpec], options: ServeOptions, report: Report) ->
         When the server cannot start: the address is taken, a package is damaged, a golden
         record is answered wrongly.
     """
-    _check(models, options)
+    guard = Guard.of(options)
+    _check(models, options, guard)
+    if not options.model_control:
+        find = None
     labels = ['model="",version=""', *(model_labels(m.name, m.version) for m in models)]
     metrics = Metrics(labels, options.workers)
-    if options.workers == 1:
-        return _work(0, models, options, metrics, report)
 
     def work(worker: int, again: bool) -> int:
         speak = report if worker == 0 else _silent
-        return _work(worker, models, options, metrics, speak, load_first=again)
+        metrics.enter_worker(worker)
+        table = ModelTable(models, metrics, loading_options(options), find)
+        return _work(table, options, guard, speak, load_first=again)
+
+    if options.workers == 1:
+        return work(0, False)
 
     return supervise(work, options.workers, options.grace, report)
 
 
+def loading_options(options: ServeOptions) -> LoadingOptions:
+    """How each worker loads its models."""
+    return LoadingOptions(
+        threads=options.threads or max(1, usable_cores() // options.workers),
+        max_batch=options.max_batch,
+        max_queue=options.max_queue,
+        timeout=options.timeout,
+    )
+
+
+def app_of(table: ModelTable, kind: str, options: ServeOptions, guard: Guard) -> App:
+    """The request path of every ``protocol`` (over HTTP), or of every ``rpc``."""
+    return App(table, [adapter.load() for adapter in adapters_of(kind)], options, guard)
+
+
 def _work(
-    worker: int,
-    specs: Sequence[ModelSpec],
+    table: ModelTable,
     options: ServeOptions,
-    metrics: Metrics,
+    guard: Guard,
     report: Report,
     *,
     load_first: bool = False,
@@ -84,15 +115,10 @@ def _work(
     that reached it would only be told to wait.
     """
     np.seterr(over="ignore", invalid="ignore")  # a number too large for float32 is infinity
-    metrics.enter_worker(worker)
-    models = [ServedModel(spec, metrics.model(i)) for i, spec in enumerate(specs, start=1)]
-    threads = options.threads or max(1, usable_cores() // options.workers)
-    table = ModelTable(
-        models, metrics, LoadingOptions(threads, options.max_batch, options.max_queue)
-    )
-    protocols = [adapter.load() for adapter in adapters_of("protocol")]
-    app = App(table, protocols, metrics, max_body=options.max_body)
+    app = app_of(table, "protocol", options, guard)
     transport: Transport = find_adapter("transport", "http").load()
+    stop_grpc = _start_grpc(table, options, guard)
+    drained: list[Callable[[], None]] = []
     failure: list[ModelportError] = []
 
     def load() -> None:
@@ -106,17 +132,34 @@ def _work(
         if failure:
             signal.raise_signal(signal.SIGTERM)
         else:
-            report(f"listening on http://{_address(options)} (press Ctrl-C to stop)")
+            report(f"listening on {_addresses(options)} (press Ctrl-C to stop)")
+
+    def listening() -> None:
+        table.attach(asyncio.get_running_loop())
+        if not load_first:
+            threading.Thread(target=load, name="modelport-loader", daemon=True).start()
+
+    def stopping() -> None:
+        table.draining = True
+        drained.append(stop_grpc(options.grace))
 
     if load_first:
         _load(table, report)
-        transport.run(app, options, lambda: None)
-    else:
-        loader = threading.Thread(target=load, name="modelport-loader", daemon=True)
-        transport.run(app, options, loader.start)
+    transport.run(app, options, listening, stopping)
+    for wait in drained:
+        wait()
     if failure:
         raise failure[0]
     return 0
+
+
+def _start_grpc(
+    table: ModelTable, options: ServeOptions, guard: Guard
+) -> Callable[[float], Callable[[], None]]:
+    if not options.grpc_port:
+        return lambda grace: lambda: None
+    transport: SideTransport = find_adapter("transport", "grpc").load()
+    return transport.start(app_of(table, "rpc", options, guard), options)
 
 
 def _load(table: ModelTable, report: Report) -> None:
@@ -138,9 +181,9 @@ def _ready_line(model: ServedModel) -> str:
     return f"ready: {model.spec.name} version {model.spec.version}{labels}: {proof}"
 
 
-def _check(models: Sequence[ModelSpec], options: ServeOptions) -> None:
-    if not models:
-        raise InputError("no model to serve")
+def _check(models: Sequence[ModelSpec], options: ServeOptions, guard: Guard) -> None:
+    if not models and not options.model_control:
+        raise InputError("no model to serve", hint="name one, or say --model-control")
     seen: dict[tuple[str, int], str] = {}
     for model in models:
         key = (model.name, model.version)
@@ -154,12 +197,20 @@ def _check(models: Sequence[ModelSpec], options: ServeOptions) -> None:
         raise InputError(f"workers is {options.workers}, threads is {options.threads}")
     if options.workers > 1 and not hasattr(os, "fork"):
         raise UnsupportedError("several workers need a system with fork()")
-    if not (options.allow_anonymous or _is_loopback(options.host)):
+    if options.model_control and options.workers > 1:
+        raise UnsupportedError(
+            f"clients cannot load models into {options.workers} workers: each has its own",
+            hint="say --workers 1; a worker runs models on as many threads as there are cores",
+        )
+    authenticated = guard.closed or options.tls_client_ca
+    if not (options.allow_anonymous or authenticated or _is_loopback(options.host)):
         raise InputError(
             f"nobody is authenticated, and {options.host} can be reached from other machines",
-            hint="listen on 127.0.0.1, or say --allow-anonymous",
+            hint="set MODELPORT_API_KEY or --api-key-file, listen on 127.0.0.1, or say "
+            "--allow-anonymous",
         )
-    _check_port(options)
+    for port in (options.port, *([options.grpc_port] if options.grpc_port else ())):
+        _check_port(options.host, port)
 
 
 def _is_loopback(host: str) -> bool:
@@ -171,32 +222,39 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _check_port(options: ServeOptions) -> None:
+def _check_port(host: str, port: int) -> None:
     """Find out whether the port is free.
 
     Workers listen with ``SO_REUSEPORT``, by which a second server would start without an
     error and take every other request.
     """
-    if not 0 < options.port < 65536:
-        raise InputError(f"port is {options.port}, expected 1 to 65535")
+    if not 0 < port < 65536:
+        raise InputError(f"port is {port}, expected 1 to 65535")
     try:
-        family, kind, number, _, address = socket.getaddrinfo(
-            options.host, options.port, type=socket.SOCK_STREAM
-        )[0]
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[
+            0
+        ]
         with socket.socket(family, kind, number) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             probe.listen()
     except OSError as error:
         raise ConflictError(
-            f"cannot listen on {_address(options)}: {error.strerror or error}",
-            hint="another program uses the port: stop it, or choose --port",
+            f"cannot listen on {_address(host, port)}: {error.strerror or error}",
+            hint="another program uses the port: stop it, or choose another",
         ) from error
 
 
-def _address(options: ServeOptions) -> str:
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    return f"{host}:{options.port}"
+def _addresses(options: ServeOptions) -> str:
+    scheme = "https" if options.tls_cert else "http"
+    http = f"{scheme}://{_address(options.host, options.port)}"
+    if not options.grpc_port:
+        return http
+    return f"{http} and grpc://{_address(options.host, options.grpc_port)}"
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _silent(line: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from modelport import __version__
 from modelport.core.errors import InputError, ModelportError, SignatureError
+from modelport.core.options import ServeOptions
 from modelport.core.tensors import BYTES, Array, TensorSpec
 from modelport.serve import oip_codec
 from modelport.serve.base import (
@@ -35,9 +36,10 @@ from modelport.serve.json_codec import (
     parse_object,
     plain,
 )
-from modelport.serve.models import ModelTable, ServedModel, State
+from modelport.serve.models import ServedModel, State
 from modelport.serve.oip_codec import CONTENT, DATATYPES, HEADER_LENGTH
 from modelport.serve.statuses import status_of
+from modelport.serve.table import ModelTable
 
 _MODEL: Final = r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?"
 
@@ -59,9 +61,10 @@ class OpenInference:
     """See the module."""
 
     name = "oip"
+    carrier = "http"
     prefix = "/v2"
 
-    def routes(self) -> Sequence[Route]:
+    def routes(self, options: ServeOptions) -> Sequence[Route]:
         """See `modelport.serve.base.WireProtocol.routes`."""
         return (
             Route("POST", re.compile(f"{_MODEL}/infer"), "/v2/models/{model}/infer"),
@@ -73,7 +76,7 @@ class OpenInference:
             Route("GET", re.compile(_MODEL), "/v2/models/{model}", _model_metadata),
         )
 
-    def place(self, groups: Mapping[str, str | None]) -> Place:
+    def place(self, groups: Mapping[str, str | None], request: Request) -> Place:
         """See `modelport.serve.base.WireProtocol.place`."""
         return Place(groups.get("model") or "", groups.get("version"))
 
@@ -148,6 +151,10 @@ class OpenInference:
             allow = ("allow", ", ".join(methods))
             return Response(405, dumps({"error": "Method Not Allowed"}), (*JSON_HEADERS, allow))
         return Response(404, dumps({"error": "Not Found"}))
+
+    def operation(self, route: Route, model: ModelIdentity) -> dict[str, Any]:
+        """See `modelport.serve.base.WireProtocol.operation`."""
+        return {}
 
 
 @lru_cache(maxsize=1024)
@@ -264,33 +271,33 @@ def _parameters(item: Mapping[str, Any]) -> dict[str, Any]:
     return fields(node) if is_object(node) else {}
 
 
-def _live(table: ModelTable, place: Place) -> Response:
+def _live(table: ModelTable, place: Place, request: Request) -> Response:
     return Response(200, b'{"live":true}')
 
 
-def _ready(table: ModelTable, place: Place) -> Response:
+def _ready(table: ModelTable, place: Place, request: Request) -> Response:
     ready = table.ready()
     return Response(200 if ready else 503, b'{"ready":true}' if ready else b'{"ready":false}')
 
 
-def _model_ready(table: ModelTable, place: Place) -> Response:
+def _model_ready(table: ModelTable, place: Place, request: Request) -> Response:
     model = table.get(place.model, place.version)
     ready = table.model_ready(model)
     return Response(200 if ready else 503, dumps({"name": model.spec.name, "ready": ready}))
 
 
-def _server_metadata(table: ModelTable, place: Place) -> Response:
+def _server_metadata(table: ModelTable, place: Place, request: Request) -> Response:
     return Response(
         200,
         dumps({"name": "modelport", "version": __version__, "extensions": ["binary_tensor_data"]}),
     )
 
 
-def _list(table: ModelTable, place: Place) -> Response:
+def _list(table: ModelTable, place: Place, request: Request) -> Response:
     return Response(200, dumps({"models": table.names}))
 
 
-def _model_metadata(table: ModelTable, place: Place) -> Response:
+def _model_metadata(table: ModelTable, place: Place, request: Request) -> Response:
     model = table.get(place.model, place.version)
     identity, _ = model.ready()
     signature = identity.signature

@@ -21,13 +21,24 @@ from modelport.serve.base import Request
 class HttpTransport:
     """One Granian worker inside this process."""
 
-    def run(self, app: App, options: ServeOptions, on_listening: Callable[[], None]) -> None:
+    def run(
+        self,
+        app: App,
+        options: ServeOptions,
+        on_listening: Callable[[], None],
+        on_stopping: Callable[[], None],
+    ) -> None:
         """See `modelport.serve.base.Transport.run`."""
         _prefer_throughput()
-        uvloop.run(_serve(app, options, on_listening))
+        uvloop.run(_serve(app, options, on_listening, on_stopping))
 
 
-async def _serve(app: App, options: ServeOptions, on_listening: Callable[[], None]) -> None:
+async def _serve(
+    app: App,
+    options: ServeOptions,
+    on_listening: Callable[[], None],
+    on_stopping: Callable[[], None],
+) -> None:
     loop = asyncio.get_running_loop()
     server = Server(
         _rsgi(app),
@@ -46,7 +57,7 @@ async def _serve(app: App, options: ServeOptions, on_listening: Callable[[], Non
     loop.call_soon(on_listening)
     stopping = loop.create_task(stop.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    app.table.draining = True
+    on_stopping()
     server.stop()  # type: ignore[no-untyped-call]
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(serving, options.grace)
@@ -57,7 +68,7 @@ def _rsgi(app: App) -> Callable[[Any, Any], Any]:
 
     async def answer(scope: Any, proto: Any) -> None:
         headers = scope.headers
-        request = Request(scope.method, scope.path, headers, b"")
+        request = Request(scope.method, scope.path, headers, b"", scope.query_string)
         if request.method in ("GET", "HEAD"):
             response = await handle(request)
         else:

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Final
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 
 from modelport.core.errors import InputError, LimitError, NotFoundError, UnsupportedError
 from modelport.core.source import Source

@@ -1,0 +1,187 @@
+"""One OpenAPI 3.1 document for everything that a server answers, from the models' signatures.
+
+Protocols describe their own routes (`modelport.serve.base.WireProtocol.operation`) with the
+parts below; `document` puts them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from modelport import __version__
+from modelport.core.signature import Signature
+from modelport.core.tensors import BYTES, STRING, TensorSpec
+from modelport.serve.base import ModelIdentity, Route, WireProtocol
+
+Schema = dict[str, Any]
+
+ERROR: Final[Schema] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}},
+}
+
+#: What any inference route may answer beside 200, and why.
+_FAILURES: Final = {
+    400: "The body, or what is in it, does not fit the model.",
+    401: "No key, or a wrong one.",
+    404: "There is no such model, version or label.",
+    413: "The body is larger than the server takes.",
+    415: "The body is in a format that the server does not read.",
+    500: "The model failed.",
+    503: "The model is not ready, or too many requests are waiting.",
+    504: "There was no answer in time.",
+}
+
+
+def operation(
+    summary: str,
+    *,
+    body: Mapping[str, Schema] | None = None,
+    answer: Mapping[str, Schema] | None = None,
+    failures: Sequence[int] = (),
+    error: Schema | None = None,
+    optional_body: bool = False,
+) -> dict[str, Any]:
+    """One operation object.
+
+    Parameters
+    ----------
+    summary : str
+        What it does, in one line.
+    body, answer : mapping of str to schema
+        By media type: of the request, and of the answer 200. None: there is none.
+    failures : sequence of int
+        Statuses beside 200 and 401, which every route may answer.
+    error : schema
+        Of every failure's body; `ERROR` unless given.
+    optional_body : bool
+        The request may come without a body.
+    """
+    content = {"application/json": {"schema": error or ERROR}}
+    responses: dict[str, Any] = {"200": {"description": "Done."}}
+    if answer is not None:
+        responses["200"]["content"] = {kind: {"schema": s} for kind, s in answer.items()}
+    for status in sorted({*failures, 401}):
+        description = _FAILURES.get(status, "It could not be done.")
+        responses[str(status)] = {"description": description, "content": content}
+    result: dict[str, Any] = {"summary": summary, "responses": responses}
+    if body is not None:
+        result["requestBody"] = {
+            "required": not optional_body,
+            "content": {kind: {"schema": schema} for kind, schema in body.items()},
+        }
+    return result
+
+
+#: Failures of a route that runs a model.
+INFERENCE_FAILURES: Final = (400, 404, 413, 415, 500, 503, 504)
+
+
+def element(spec: TensorSpec) -> Schema:
+    """The schema of one element of a tensor, as JSON writes it."""
+    if spec.dtype == "bool":
+        return {"type": "boolean"}
+    if spec.dtype == BYTES:
+        return {
+            "type": "object",
+            "required": ["b64"],
+            "properties": {"b64": {"type": "string", "contentEncoding": "base64"}},
+            "additionalProperties": False,
+        }
+    if spec.dtype == STRING:
+        return {"type": "string"}
+    return {"type": "integer" if "int" in spec.dtype else "number"}
+
+
+def nested(spec: TensorSpec, *, batch: bool = True) -> Schema:
+    """The schema of a tensor as nested lists.
+
+    Parameters
+    ----------
+    spec : TensorSpec
+    batch : bool
+        False leaves the first dimension out: one row.
+    """
+    schema = element(spec)
+    for size in reversed(spec.shape if batch else spec.shape[1:]):
+        schema = {"type": "array", "items": schema}
+        if isinstance(size, int):
+            schema |= {"minItems": size, "maxItems": size}
+    return schema
+
+
+def rows(specs: Sequence[TensorSpec]) -> Schema:
+    """Rows as TensorFlow Serving writes them: bare where there is one tensor, else by name."""
+    if len(specs) == 1:
+        return {"type": "array", "minItems": 1, "items": nested(specs[0], batch=False)}
+    return {"type": "array", "minItems": 1, "items": by_name(specs, batch=False)}
+
+
+def columns(specs: Sequence[TensorSpec]) -> Schema:
+    """Whole tensors: bare where there is one, else by name."""
+    return nested(specs[0]) if len(specs) == 1 else by_name(specs)
+
+
+def by_name(specs: Sequence[TensorSpec], *, batch: bool = True) -> Schema:
+    """An object of tensors."""
+    return {
+        "type": "object",
+        "required": [spec.name for spec in specs],
+        "properties": {spec.name: nested(spec, batch=batch) for spec in specs},
+    }
+
+
+def instances(signature: Signature) -> Schema:
+    """A body of `modelport.serve.instances_codec`: rows or columns."""
+    inputs = signature.inputs
+    return {
+        "oneOf": [
+            {
+                "type": "object",
+                "required": ["instances"],
+                "properties": {"instances": rows(inputs)},
+            },
+            {"type": "object", "required": ["inputs"], "properties": {"inputs": columns(inputs)}},
+        ]
+    }
+
+
+def document(
+    routes: Sequence[tuple[WireProtocol, Route]],
+    models: Sequence[ModelIdentity],
+    *,
+    closed: bool,
+) -> dict[str, Any]:
+    """The whole document.
+
+    Parameters
+    ----------
+    routes : sequence of (WireProtocol, Route)
+        Those that HTTP carries.
+    models : sequence of ModelIdentity
+        Every model, in the version that answers when none is named.
+    closed : bool
+        A key is needed.
+    """
+    paths: dict[str, Any] = {}
+    for protocol, route in routes:
+        named = "{model}" in route.example
+        for model in models if named else models[:1]:
+            path = paths.setdefault(route.example.replace("{model}", model.name), {})
+            described = protocol.operation(route, model)
+            if described:
+                described.setdefault("tags", [protocol.name])
+                path.setdefault(route.method.lower(), described)
+    schemes = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "modelport", "version": __version__},
+        "paths": {path: operations for path, operations in sorted(paths.items()) if operations},
+        "components": {"securitySchemes": schemes} if closed else {},
+        "security": [{"bearer": []}, {"key": []}] if closed else [],
+    }
