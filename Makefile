@@ -4,9 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+CLIENTS := $(VENV)/clients
+CLIENTS_READY := $(CLIENTS)/.ready
 WORKERS ?= 2
 
-.PHONY: demo test check bench clean setup system
+.PHONY: demo test check bench clean setup clients system
 
 # The stamp holds what was installed, so that a changed pyproject.toml is installed again.
 setup: $(READY)
@@ -19,6 +21,16 @@ $(READY): pyproject.toml tests/real_models.py tests/real_models.txt
 	$(BIN)/python tests/real_models.py
 	@touch $@
 
+# The clients of other projects that the tests serve, apart from the frameworks: their pins collide.
+clients: $(CLIENTS_READY)
+
+$(CLIENTS_READY): $(READY) tests/clients/requirements.txt
+	@echo "setting up $(CLIENTS) (about a minute the first time)"
+	@test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --requirement tests/clients/requirements.txt --editable '.[grpc,image]'
+	@touch $@
+
 # What the tests and benchmarks run beside Python: a load generator and curl.
 system:
 	@command -v wrk >/dev/null && command -v curl >/dev/null || \
@@ -29,7 +41,7 @@ system:
 demo: setup
 	@$(BIN)/modelport demo $(ARGS)
 
-test: setup system
+test: setup clients system
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: setup

@@ -24,9 +24,9 @@ class Adapter:
     Parameters
     ----------
     kind : str
-        The family: ``framework``, ``container``, ``scanner``, ``inspector``, ``engine``, ``store``,
+        The family: ``framework``, ``container``, ``scanner``, ``gate``, ``inspector``, ``engine``, ``store``,
         ``reader``, ``processor``, ``protocol`` (over HTTP), ``rpc`` (over gRPC), ``transport``,
-        ``demo``.
+        ``coding`` (of HTTP bodies), ``demo``.
     name : str
         Unique within its kind.
     target : str
@@ -149,6 +149,10 @@ TABLE: Final = (
     Adapter(
         "scanner", "tflite", "modelport.scan.scanners.tflite:TfliteScanner",
         "TensorFlow Lite models", suffixes=(".tflite",),
+    ),
+    Adapter(
+        "gate", "scan", "modelport.scan.gate:ScanGate",
+        "model files that another engine than ONNX Runtime is to load",
     ),
     Adapter(
         "framework", "onnx", "modelport.convert.frameworks.onnx:OnnxFramework",
@@ -328,6 +332,18 @@ TABLE: Final = (
         "rpc", "grpc-reflection", "modelport.serve.protocols.grpc_reflection:GrpcReflection",
         "gRPC server reflection", requires=("grpc",),
         extra="grpc",
+    ),
+    Adapter(
+        "coding", "zstd", "modelport.serve.codings.zstd:ZstdCoding",
+        "bodies in zstd", requires=("zstandard",), extra="zstd",
+    ),
+    Adapter(
+        "coding", "gzip", "modelport.serve.codings.gzip:GzipCoding",
+        "bodies in gzip",
+    ),
+    Adapter(
+        "coding", "deflate", "modelport.serve.codings.deflate:DeflateCoding",
+        "bodies in deflate: zlib streams",
     ),
     Adapter(
         "transport", "http", "modelport.serve.transports.http:HttpTransport",

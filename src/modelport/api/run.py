@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from modelport.api.register import open_registry
 from modelport.api.rows import to_rows
-from modelport.core.errors import NotFoundError
 from modelport.core.options import RegistryOptions, ServeOptions
-from modelport.core.package import Package, is_package, open_package
+from modelport.core.package import is_package, open_package
 from modelport.core.settings import resolve
-from modelport.core.source import Source
 from modelport.core.tensors import Array
 
 if TYPE_CHECKING:
     from modelport.serve.base import ModelSpec
 
 Progress = Callable[[str], None]
-
-#: Its files can compute and nothing else.
-_HARMLESS_ENGINE: Final = "onnxruntime"
 
 
 def _quiet(line: str) -> None:
@@ -41,8 +38,9 @@ def serve(
     Parameters
     ----------
     models : sequence of str
-        Package folders, ``.onnx`` files, or ``name``, ``name@alias``, ``name@3`` of the
-        registry.
+        Package folders, ``.onnx`` files, folders of these, or ``name``, ``name@alias``,
+        ``name@3`` of the registry. None: what ``MODELPORT_MODELS`` lists, or what the platform
+        that runs this process put here.
     options : ServeOptions, optional
     registry : RegistryOptions, optional
     report : callable, optional
@@ -53,10 +51,18 @@ def serve(
     int
         The exit code.
     """
+    from modelport.serve.discover import find_in_store, models_here, numbered, renamed
+    from modelport.serve.platforms import detect
     from modelport.serve.stage import serve as serve_models
 
-    specs = _resolve_models(models, registry or resolve(RegistryOptions))
-    return serve_models(specs, options or resolve(ServeOptions), report)
+    detected = detect(os.environ)
+    options = options or resolve(ServeOptions, platform=detected.options)
+    registry = registry or resolve(RegistryOptions)
+    if detected.platforms:
+        report(f"found here: {', '.join(detected.platforms)}")
+    specs = _resolve_models(models, registry) if models else models_here(os.environ, detected)
+    find = find_in_store(options.model_store, partial(_find_registered, registry))
+    return serve_models(renamed(numbered(specs), options.name), options, report, find)
 
 
 def predict(
@@ -91,13 +97,20 @@ def predict(
 
         return predict_remotely(model, data)
     from modelport.adapters import find_adapter
-    from modelport.engines.base import Engine, EngineOptions, LoadedModel
+    from modelport.engines.base import (
+        BARE_FILE_ENGINE,
+        HARMLESS_ENGINES,
+        Engine,
+        EngineOptions,
+        LoadedModel,
+    )
 
     path = _resolve_models([model], registry or resolve(RegistryOptions))[0].path
     package = open_package(Path(path)) if Path(path).is_dir() else None
-    engine: Engine = find_adapter(
-        "engine", package.manifest.engine if package else _HARMLESS_ENGINE
-    ).load()
+    engine_name = package.manifest.engine if package else BARE_FILE_ENGINE
+    if package is None or engine_name not in HARMLESS_ENGINES:
+        find_adapter("gate", "scan").load().check(package.model_path if package else Path(path))
+    engine: Engine = find_adapter("engine", engine_name).load()
     loaded: LoadedModel = engine.load(
         package.model_path if package else Path(path), EngineOptions()
     )
@@ -113,55 +126,20 @@ def predict(
 
 def _resolve_models(models: Sequence[str], registry: RegistryOptions) -> list[ModelSpec]:
     """Find out what each MODEL argument names; fetch what is in the registry."""
-    from modelport.serve.base import ModelSpec
+    from modelport.serve.discover import models_in, numbered
 
     specs: list[ModelSpec] = []
     for text in models:
         path = Path(text)
-        if is_package(path):
-            package = _checked(path)
-            name, digest = package.manifest.name, package.digest
-        elif path.suffix == ".onnx":
-            if not path.is_file():
-                raise NotFoundError(
-                    "model file", text, [p.name for p in path.parent.glob("*.onnx")]
-                )
-            name, digest = _bare_name(path), ""
-        elif path.exists() or "/" in text:
-            raise NotFoundError(
-                "package",
-                text,
-                [p.name for p in path.parent.glob("*") if is_package(p)],
-                hint="a package is a folder made by 'modelport pack'",
-            )
+        if path.exists() or "/" in text or path.suffix == ".onnx":
+            specs += models_in(path)
         else:
             specs.append(_from_registry(text, registry))
-            continue
-        taken = [spec.version for spec in specs if spec.name == name]
-        specs.append(ModelSpec(name, max(taken, default=0) + 1, str(path), digest=digest))
-    return specs
+    return numbered(specs)
 
 
-def _checked(path: Path) -> Package:
-    """Open a package; scan its model file where the engine may be made to run what is in it.
-
-    A digest proves that nobody changed the file since, not that the one who packed it meant well.
-    What the packer allowed counts for nothing here: this is another machine.
-    """
-    package = open_package(path)
-    if package.manifest.engine != _HARMLESS_ENGINE:
-        from modelport.scan.stage import audit
-
-        audit(Source.of(package.model_path))
-    return package
-
-
-def _bare_name(path: Path) -> str:
-    from modelport.core.manifest import check_name
-    from modelport.scan.stage import audit
-
-    audit(Source.of(path))
-    return check_name(path.stem.lower().replace(" ", "-"))
+def _find_registered(registry: RegistryOptions, name: str, place: str) -> list[ModelSpec]:
+    return [_from_registry(name, registry)]
 
 
 def _from_registry(reference: str, options: RegistryOptions) -> ModelSpec:
@@ -174,6 +152,6 @@ def _from_registry(reference: str, options: RegistryOptions) -> ModelSpec:
     folder = Path(options.cache).expanduser() / record.manifest.replace(":", "-")
     if not is_package(folder):
         registry.pull(Reference(record.model, version=record.version), folder)
-    _checked(folder)
+    open_package(folder)
     labels = (parsed.alias,) if parsed.alias else ()
     return ModelSpec(record.model, record.version, str(folder), labels, record.manifest)

@@ -1,7 +1,9 @@
-"""Serve models over HTTP: TensorFlow Serving REST v1 and Open Inference V2 on one port.
+"""Serve models: every protocol in one process, over HTTP and, with --grpc-port, gRPC.
 
-A MODEL is a package folder, an .onnx file, or name, name@alias or name@3 of the registry. It
-is ready only after its golden records have been answered correctly. SIGTERM drains.
+A MODEL is a package folder, an .onnx file, a folder of these, or name, name@alias or name@3 of
+the registry. It is ready only after its golden records have been answered correctly. SIGTERM
+drains. In a container, port, routes and models come from what the platform sets: MODEL may be
+left out. The start arguments of TensorFlow Serving, Triton and KServe are understood, too.
 """
 
 from __future__ import annotations
@@ -9,7 +11,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
 from modelport import api
 from modelport.cli.output import print_progress
@@ -27,12 +32,13 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
-    parser.add_argument("models", metavar="MODEL", nargs="+", help="what to serve")
+    parser.add_argument("models", metavar="MODEL", nargs="*", help="what to serve")
     add_registry(parser)
     parser.add_argument("--name", help="what clients call the first model")
     _add_listening(parser.add_argument_group("listening"))
     _add_security(parser.add_argument_group("security"))
     _add_limits(parser.add_argument_group("resources and limits"))
+    _add_foreign(parser)
     control = parser.add_argument_group("model control")
     control.add_argument(
         "--model-control", action=_SWITCH, default=None, help="clients may load and unload models"
@@ -89,12 +95,48 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
         group.add_argument(flag, type=kind, metavar=unit, help=text)
 
 
+def _add_foreign(parser: argparse.ArgumentParser) -> None:
+    """What other servers call it: platforms append such arguments to an image's own.
+
+    Sources: KServe's ServingRuntimes, ``tensorflow_model_server --help``, ``tritonserver --help``.
+    """
+
+    def alias(*flags: str, to: str, kind: Callable[[str], Any] = str) -> None:
+        parser.add_argument(*flags, dest=to, type=kind, default=None, help=argparse.SUPPRESS)
+
+    alias("--model_name", to="name")
+    alias("--model_dir", "--model_base_path", to="model_dir")
+    alias("--model-repository", to="model_dir")
+    alias("--http_port", "--http-port", to="port", kind=int)
+    alias("--grpc_port", to="grpc_port", kind=int)
+    alias("--rest_api_port", to="rest_api_port", kind=int)
+    alias("--rest_api_timeout_in_ms", to="rest_api_timeout_in_ms", kind=float)
+    for flag in ("--allow-grpc", "--allow-http", "--enable_grpc", "--enable_docs_url"):
+        alias(flag, to="ignored")
+
+
+def _translate(options: argparse.Namespace) -> None:
+    """Turn other servers' arguments into ours."""
+    if options.models and options.models[0] == "serve" and not Path("serve").exists():
+        options.models.pop(0)  # SageMaker's and MLflow's start argument, after an own 'serve'
+    if options.model_dir:
+        options.models.append(options.model_dir)
+    if options.rest_api_port:  # TensorFlow Serving: --port is gRPC's
+        options.grpc_port = options.port or options.grpc_port
+        options.port = options.rest_api_port
+    if options.rest_api_timeout_in_ms:
+        options.timeout = options.rest_api_timeout_in_ms / 1000
+
+
 def run(options: argparse.Namespace) -> int:
     """Serve until stopped."""
+    from modelport.serve.platforms import detect
+
+    _translate(options)
     flags = {item.name: getattr(options, item.name, None) for item in fields(ServeOptions)}
     code = api.serve(
         options.models,
-        options=resolve(ServeOptions, flags),
+        options=resolve(ServeOptions, flags, platform=detect(os.environ).options),
         registry=registry_options(options),
         report=print_progress,
     )

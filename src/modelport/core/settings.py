@@ -1,4 +1,4 @@
-"""One order for every setting: flag > environment > settings file > default.
+"""One order for every setting: flag > environment > platform > settings file > default.
 
 A field ``port`` of an options dataclass is set by the flag ``--port``, by the variable
 ``MODELPORT_PORT``, or by a line ``port = 9000`` in the settings file: ``modelport.toml`` in
@@ -30,8 +30,9 @@ def resolve(
     flags: Mapping[str, Any] | None = None,
     *,
     environment: Mapping[str, str] | None = None,
+    platform: Mapping[str, Any] | None = None,
 ) -> Options:
-    """Build `options` from all four places.
+    """Build `options` from all these places.
 
     Parameters
     ----------
@@ -41,6 +42,8 @@ def resolve(
         Explicit values; None means "not given".
     environment : mapping
         Defaults to `os.environ`.
+    platform : mapping
+        What the platform that runs this process asks for by its own variables.
 
     Raises
     ------
@@ -57,6 +60,8 @@ def resolve(
             chosen[item.name] = flag
         elif variable in environment:
             chosen[item.name] = _convert(environment[variable], item.type, variable)
+        elif platform and item.name in platform:
+            chosen[item.name] = platform[item.name]
         elif item.name in file_values:
             where = f"{file}: {item.name}"
             chosen[item.name] = _convert(str(file_values[item.name]), item.type, where)

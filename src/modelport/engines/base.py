@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from modelport.core.signature import Signature
 from modelport.core.tensors import Array, Tensors
+
+#: What runs an ``.onnx`` file that is in no package.
+BARE_FILE_ENGINE: Final = "onnxruntime"
+#: Their files can compute and nothing else; what the others load is scanned again before.
+HARMLESS_ENGINES: Final = frozenset({"onnxruntime"})
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Final
 
+from modelport.serve.base import ModelSpec
+
 #: Upper bounds of the latency histogram, in seconds.
 BUCKETS: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10,
@@ -242,6 +244,12 @@ class Metrics:
         yield f"process_resident_memory_bytes {_resident_bytes(usage.ru_maxrss)}"
         yield from _head("process_start_time_seconds", "gauge", "Start, in Unix seconds.")
         yield f"process_start_time_seconds {self._started:.3f}"
+
+
+def metrics_of(models: Sequence[ModelSpec], workers: int) -> Metrics:
+    """Counters for these models, which have the indices from 1."""
+    labels = ['model="",version=""', *(model_labels(m.name, m.version) for m in models)]
+    return Metrics(labels, workers)
 
 
 def model_labels(name: str, version: int) -> str:

@@ -20,13 +20,17 @@ from modelport.core.errors import (
 from modelport.core.package import Package, open_package
 from modelport.core.signature import Signature
 from modelport.core.tensors import STRING, Array
-from modelport.engines.base import Engine, EngineOptions, LoadedModel
+from modelport.engines.base import (
+    BARE_FILE_ENGINE,
+    HARMLESS_ENGINES,
+    Engine,
+    EngineOptions,
+    LoadedModel,
+)
 from modelport.processing.base import wrap
 from modelport.serve.base import ModelIdentity, ModelSpec
 from modelport.serve.batching import Batcher, LatencyModel
 from modelport.serve.metrics import Metrics, ModelCounters
-
-BARE_FILE_ENGINE = "onnxruntime"
 
 
 class State(Enum):
@@ -152,6 +156,8 @@ class Loader:
         engine_name = package.manifest.engine if package else BARE_FILE_ENGINE
         engine: Engine = find_adapter("engine", engine_name).load()
         model_path = package.model_path if package else path
+        if package is None or engine_name not in HARMLESS_ENGINES:
+            find_adapter("gate", "scan").load().check(model_path)
         loaded = engine.load(model_path, EngineOptions(threads=self._options.threads))
         if package is not None:
             processed = with_processing(package, loaded)

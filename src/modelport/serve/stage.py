@@ -27,7 +27,7 @@ from modelport.serve.app import App
 from modelport.serve.base import ModelSpec, SideTransport, Transport
 from modelport.serve.guard import Guard
 from modelport.serve.limits import usable_cores
-from modelport.serve.metrics import Metrics, model_labels
+from modelport.serve.metrics import metrics_of
 from modelport.serve.models import LoadingOptions, ServedModel
 from modelport.serve.table import Finder, ModelTable
 from modelport.serve.workers import supervise
@@ -71,8 +71,7 @@ def serve(
     _check(models, options, guard)
     if not options.model_control:
         find = None
-    labels = ['model="",version=""', *(model_labels(m.name, m.version) for m in models)]
-    metrics = Metrics(labels, options.workers)
+    metrics = metrics_of(models, options.workers)
 
     def work(worker: int, again: bool) -> int:
         speak = report if worker == 0 else _silent
