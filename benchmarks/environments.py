@@ -27,7 +27,7 @@ def interpreter(peer: Peer) -> Path:
     """
     if not peer.requirements:
         return Path(sys.executable)
-    folder = CACHE / peer.name
+    folder = CACHE / (getattr(peer, "shares", "") or peer.name)
     python = folder / "bin" / "python"
     wanted = "\n".join([sys.version, *peer.requirements])
     stamp = folder / hashlib.sha256(wanted.encode()).hexdigest()[:16]

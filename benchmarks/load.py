@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import grpc_load
 import payloads
 import processes
 from models import Model
@@ -129,6 +130,8 @@ def measure(
 
 
 def _wrk(script: Path, url: str, connections: int, seconds: float, core: int) -> dict[str, Any]:
+    if url.startswith(grpc_load.SCHEME):
+        return grpc_load.load(url, script.with_name("body"), connections, seconds, core)
     # wrk takes whole seconds only.
     duration = max(1, round(seconds))
     command = [

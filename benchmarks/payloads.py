@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import grpc_load
 import numpy as np
 from models import INPUT, Model
 from numpy.typing import NDArray
 
-PROTOCOLS: Final = ("v2-json", "v2-binary", "tfs")
+PROTOCOLS: Final = ("v2-json", "v2-binary", "tfs", "v2-grpc")
 _HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 
 
@@ -31,9 +32,11 @@ def encode(protocol: str, model: Model) -> Payload:
     protocol : str
         ``v2-json``: Open Inference Protocol V2 with the numbers in JSON. ``v2-binary``: the same
         with its binary tensor data extension in both directions. ``tfs``: TensorFlow Serving's
-        row format.
+        row format. ``v2-grpc``: V2 over gRPC with raw tensors.
     """
     row = model.row
+    if protocol == "v2-grpc":
+        return Payload({}, grpc_load.encode(model.name, INPUT, row))
     tensor: dict[str, Any] = {"name": INPUT, "shape": list(row.shape), "datatype": "FP32"}
     if protocol == "v2-json":
         tensor["data"] = _numbers(row.ravel())
@@ -64,6 +67,9 @@ def decode(protocol: str, headers: Mapping[str, str], body: bytes) -> NDArray[np
     headers : mapping of str to str
         With names in lower case.
     """
+    if protocol == "v2-grpc":
+        answer: NDArray[np.float32] = grpc_load.decode(body)
+        return answer
     if protocol == "tfs":
         return np.array(json.loads(body)["predictions"], dtype=np.float32)
     length = headers.get(_HEADER_LENGTH.lower())

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
+import grpc_load
 import payloads
 import processes
 from models import Model
@@ -71,6 +72,9 @@ def ask(url: str, protocol: str, model: Model, timeout: float = 30.0) -> None:
         When there is no answer.
     """
     payload = payloads.encode(protocol, model)
+    if url.startswith(grpc_load.SCHEME):
+        payloads.check(protocol, model, {}, grpc_load.ask(url, payload.body, timeout))
+        return
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or HOST, parts.port, timeout=timeout)
     try:

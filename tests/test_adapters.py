@@ -25,6 +25,7 @@ FOLDERS = (
     "processing",
     "scan/containers",
     "scan/scanners",
+    "serve/codings",
     "serve/protocols",
     "serve/transports",
     "stores",

@@ -41,7 +41,7 @@ class Peer(Protocol):
         ...
 
     def supports(self, protocol: str) -> bool:
-        """Whether it speaks ``v2-json``, ``v2-binary`` or ``tfs``."""
+        """Whether it speaks ``v2-json``, ``v2-binary``, ``tfs`` or ``v2-grpc``."""
         ...
 
     def url(self, protocol: str, model: str, port: int) -> str:
@@ -65,6 +65,10 @@ class ProgramPeer:
         What it speaks.
     variables : mapping of str to str
         Environment variables that it needs.
+    arguments : tuple of str
+        Further arguments of the program.
+    shares : str
+        The peer whose packages it has; empty: its own.
     """
 
     name: str
@@ -72,10 +76,12 @@ class ProgramPeer:
     requirements: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ("v2-json",)
     variables: Mapping[str, str] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+    shares: str = ""
 
     def command(self, python: Path, model: Path, port: int) -> list[str]:
         """See `Peer.command`."""
-        return [str(python), str(PROGRAMS / self.program), str(model), str(port)]
+        return [str(python), str(PROGRAMS / self.program), str(model), str(port), *self.arguments]
 
     def environment(self) -> Mapping[str, str]:
         """See `Peer.environment`."""
@@ -92,5 +98,7 @@ class ProgramPeer:
 
 def standard_url(protocol: str, model: str, port: int) -> str:
     """Where the specifications of the protocols say that a model answers."""
+    if protocol == "v2-grpc":
+        return f"grpc://{HOST}:{port + 1}"
     path = f"v1/models/{model}:predict" if protocol == "tfs" else f"v2/models/{model}/infer"
     return f"http://{HOST}:{port}/{path}"

@@ -24,9 +24,9 @@ class Adapter:
     Parameters
     ----------
     kind : str
-        The family: ``framework``, ``container``, ``scanner``, ``gate``, ``inspector``, ``engine``, ``store``,
-        ``reader``, ``processor``, ``protocol`` (over HTTP), ``rpc`` (over gRPC), ``transport``,
-        ``coding`` (of HTTP bodies), ``demo``.
+        The family: ``framework``, ``container``, ``scanner``, ``gate``, ``inspector``, ``engine``,
+        ``store``, ``reader``, ``processor``, ``protocol`` (over HTTP), ``rpc`` (over gRPC),
+        ``coding`` and ``body`` (of requests), ``transport``, ``demo``.
     name : str
         Unique within its kind.
     target : str
@@ -273,6 +273,11 @@ TABLE: Final = (
         "store", "local", "modelport.stores.local:LocalStoreFamily",
         "a local or mounted folder", suffixes=("file",),
     ),
+    # Its one route is whatever the platform says, so it comes before those that own a prefix.
+    Adapter(
+        "protocol", "vertex", "modelport.serve.protocols.vertex:VertexAI",
+        "Vertex AI custom containers: the routes that AIP_* name",
+    ),
     Adapter(
         "protocol", "kserve", "modelport.serve.protocols.kserve:KServe",
         "KServe V1: model list, readiness, predict as TensorFlow Serving, and explain",
@@ -292,10 +297,6 @@ TABLE: Final = (
     Adapter(
         "protocol", "mlflow", "modelport.serve.protocols.mlflow:MLflow",
         "MLflow scoring: version and health",
-    ),
-    Adapter(
-        "protocol", "vertex", "modelport.serve.protocols.vertex:VertexAI",
-        "Vertex AI custom containers: the routes that AIP_* name",
     ),
     Adapter(
         "protocol", "azureml", "modelport.serve.protocols.azureml:AzureML",
@@ -344,6 +345,14 @@ TABLE: Final = (
     Adapter(
         "coding", "deflate", "modelport.serve.codings.deflate:DeflateCoding",
         "bodies in deflate: zlib streams",
+    ),
+    Adapter(
+        "body", "parquet", "modelport.serve.scoring.parquet:ParquetBody",
+        "requests in Parquet", requires=("pyarrow",), extra="parquet",
+    ),
+    Adapter(
+        "transport", "http1", "modelport.serve.transports.http1:Http1Transport",
+        "HTTP/1.1 on uvloop and httptools", requires=("httptools", "uvloop"),
     ),
     Adapter(
         "transport", "http", "modelport.serve.transports.http:HttpTransport",

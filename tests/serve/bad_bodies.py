@@ -119,7 +119,6 @@ NO_OBJECT = {
     "single quotes": b"{'instances': [[1, 2]]}",
     "comment": b'{"instances": [[1, 2]] /* two */}',
     "NUL byte": b'{"instances": [[1, \x002]]}',
-    "NUL at the end": b'{"instances": [[1, 2]]}\x00',
     "NUL in a string": b'{"a": "\x00", "instances": [[1, 2]]}',
     "control character": b'{"a": "\x1f\n", "instances": [[1, 2]]}',
     "broken UTF-8": b'{"instances": [[1, 2]], "\xff": 1}',
@@ -305,7 +304,7 @@ OIP = {
     "binary size: list": oip(
         "pair", ("data", None), ("parameters", {"binary_data_size": [8]}), message="binary"
     ),
-    "parameters: list": oip("pair", ("data", None), ("parameters", [8]), message="'data'"),
+    "parameters: list": oip("pair", ("data", None), ("parameters", [8]), message="'parameters'"),
     "id: number": oip("pair", id=1, message="'id'"),
     "id: object": oip("pair", id={"a": 1}, message="'id'"),
     "outputs: object": oip("pair", outputs={"name": "y"}, message="'outputs'"),

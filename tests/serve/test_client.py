@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from modelport.api import predict
 from modelport.core.errors import (
     EngineError,
     InputError,
     ModelportError,
     NotFoundError,
     SignatureError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from modelport.core.rows import Rows
@@ -197,3 +199,23 @@ def test_servers_of_another_kind(status: int, body: bytes) -> None:
 def test_a_wrong_header(header: str) -> None:
     with another_server(200, b"{}", header) as address, pytest.raises(ModelportError):
         predict_remotely(address, Rows({"": ROWS}))
+
+
+def test_a_guarded_server_is_shown_the_key(
+    server: RunningServer, module_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = module_path / "keys"
+    keys.write_text("a-key-of-enough-characters\n", encoding="utf-8")
+    with RunningServer(
+        module_path / "guarded", [module_path / "dense"], ["--api-key-file", keys]
+    ) as guarded:
+        address = url(guarded, "dense")
+        with pytest.raises(UnauthenticatedError, match="401"):
+            predict(address, ROWS)
+        monkeypatch.setenv("MODELPORT_API_KEY", "a-wrong-key-of-that-length")
+        with pytest.raises(UnauthenticatedError) as error:
+            predict(address, ROWS)
+        assert "a-wrong-key" not in str(error.value)
+        monkeypatch.setenv("MODELPORT_API_KEY", "a-key-of-enough-characters")
+        expected = predict_remotely(url(server, "dense/versions/1"), Rows({"": ROWS}))
+        np.testing.assert_array_equal(predict(address, ROWS)["y"], expected["y"])

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from modelport import __version__
 from modelport.core.tensors import NUMPY_DTYPES, Array
 
 from . import onnx_models
+from .conftest import Serve
 from .packages import build_package, reference
 from .running import Answer, RunningServer
 
@@ -46,6 +48,9 @@ VALUES: dict[str, Array] = {
     },
     "string": np.array([["", "grüße"], ["日本語\x00", 'quo"te\\']], object),
 }
+
+#: JSON holds no FP16: neither Triton nor KServe takes or gives it.
+IN_JSON = tuple(dtype for dtype in VALUES if dtype != "float16")
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +134,7 @@ def outputs_of(answer: Answer) -> dict[str, Array]:
     length = answer.headers[HEADER]
     head = answer.body if length is None else answer.body[: int(length)]
     rest = b"" if length is None else answer.body[int(length) :]
-    binary = False
+    size = 0
     outputs = {}
     for output in json.loads(head)["outputs"]:
         dtype = next(name for name, datatype in DATATYPES.items() if datatype == output["datatype"])
@@ -138,13 +143,14 @@ def outputs_of(answer: Answer) -> dict[str, Array]:
             flat = np.array(output["data"], dtype=NUMPY_DTYPES[dtype])
             assert flat.ndim == 1
         else:
-            binary = True
-            size = output["parameters"]["binary_data_size"]
-            flat, rest = unpack(rest[:size], dtype), rest[size:]
+            used = output["parameters"]["binary_data_size"]
+            size += used
+            flat, rest = unpack(rest[:used], dtype), rest[used:]
         outputs[output["name"]] = flat.reshape(output["shape"])
     assert not rest
-    assert binary == (length is not None)
-    kind = "application/octet-stream" if binary else "application/json"
+    # Where all raw outputs are empty, the answer is JSON and nothing behind it.
+    assert (size > 0) == (length is not None)
+    kind = "application/octet-stream" if size else "application/json"
     assert answer.headers["content-type"] == kind
     return outputs
 
@@ -187,7 +193,12 @@ def test_server_metadata(server: RunningServer, path: str) -> None:
     assert server.get(path).json() == {
         "name": "modelport",
         "version": __version__,
-        "extensions": ["binary_tensor_data"],
+        "extensions": [
+            "binary_tensor_data",
+            "classification",
+            "model_configuration",
+            "statistics",
+        ],
     }
 
 
@@ -316,7 +327,7 @@ def test_several_inputs_in_any_order(server: RunningServer, padding: bytes) -> N
 
 
 @SIZES
-@pytest.mark.parametrize("dtype", VALUES)
+@pytest.mark.parametrize("dtype", IN_JSON)
 def test_every_element_type_as_json(server: RunningServer, dtype: str, padding: bytes) -> None:
     values = VALUES[dtype]
     for data in (values.ravel().tolist(), values.tolist()):
@@ -332,6 +343,9 @@ def test_every_element_type_as_binary(
 ) -> None:
     values = VALUES[dtype]
     document: dict[str, Any] = {"inputs": [binary_item("x", values)]}
+    if answer == "json" and dtype not in IN_JSON:
+        assert "FP16" in refuse(server, f"same-{dtype}", document, padding, raw(values))
+        return
     if answer == "flag":
         document["outputs"] = [{"name": "y", "parameters": {"binary_data": True}}]
     elif answer == "request-wide":
@@ -343,13 +357,17 @@ def test_every_element_type_as_binary(
 
 def test_all_element_types_in_one_request(server: RunningServer) -> None:
     """JSON and binary inputs mixed, and so are the outputs."""
+    as_binary = {dtype for index, dtype in enumerate(VALUES) if index % 2 == 0} | {"float16"}
     inputs = [
-        (item if index % 2 else binary_item)(f"in_{dtype}", values)
-        for index, (dtype, values) in enumerate(VALUES.items())
+        (binary_item if dtype in as_binary else item)(f"in_{dtype}", values)
+        for dtype, values in VALUES.items()
     ]
-    buffers = b"".join(raw(values) for values in list(VALUES.values())[::2])
+    buffers = b"".join(raw(values) for dtype, values in VALUES.items() if dtype in as_binary)
     outputs = [
-        {"name": f"out_{dtype}", "parameters": {"binary_data": index % 3 == 0}}
+        {
+            "name": f"out_{dtype}",
+            "parameters": {"binary_data": index % 3 == 0 or dtype not in IN_JSON},
+        }
         for index, dtype in enumerate(VALUES)
     ]
     for padding in (b"", b" " * 2000):
@@ -510,3 +528,52 @@ def test_names_are_percent_decoded(server: RunningServer) -> None:
     document = {"inputs": [item("x", VALUES["int8"])]}
     answer = server.post("/v2/models/same%2Dint8/infer", document)
     assert answer.json()["model_name"] == "same-int8"
+
+
+def recurrent() -> bytes:
+    """``x`` float32 [N, 3, 2] through an LSTM → ``y`` [1, N, 4]."""
+    random = np.random.default_rng(0)
+    weights = {"w": (1, 16, 2), "r": (1, 16, 4)}
+    return onnx_models.model(
+        [
+            helper.make_node("Transpose", ["x"], ["steps"], perm=[1, 0, 2]),
+            helper.make_node("LSTM", ["steps", "w", "r"], ["", "y", ""], hidden_size=4),
+        ],
+        [onnx_models.tensor("x", "float32", ("N", 3, 2))],
+        [onnx_models.tensor("y", "float32", (1, "N", 4))],
+        [
+            onnx_models.constant(name, random.normal(size=shape).astype(np.float32))
+            for name, shape in weights.items()
+        ],
+    )
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_no_rows_for_a_recurrent_model(serve: Serve, tmp_path: Path, binary: bool) -> None:
+    """ONNX Runtime would end the whole process."""
+    ones, empty = np.ones((1, 3, 2), np.float32), np.zeros((0, 3, 2), np.float32)
+    path = build_package(tmp_path / "recurrent", "recurrent", recurrent(), {"x": ones}).path
+    server = serve([path])
+    described = binary_item("x", empty) if binary else item("x", empty)
+    answer = server.post("/v2/models/recurrent/infer", {"inputs": [described]})
+    assert answer.status in (400, 500)
+    assert "empty" in answer.json()["error"]
+    assert server.process.poll() is None
+    got = outputs_of(infer(server, "recurrent", {"inputs": [item("x", ones)]}))["y"]
+    assert got.shape == (1, 1, 4)
+
+
+def test_statistics_are_summed_over_workers(serve: Serve, tmp_path: Path) -> None:
+    path = build_package(tmp_path / "dense", "dense", onnx_models.dense(), {"x": ROWS}).path
+    server = serve([path], ["--workers", "2"])
+    for _ in range(30):  # each on a connection of its own: both workers answer some
+        infer(server, "dense", {"inputs": [item("x", ROWS)]})
+    refuse(server, "dense", {"inputs": []})
+    told = [server.get("/v2/models/dense/stats").json()["model_stats"][0] for _ in range(12)]
+    for stats in told:
+        assert stats["inference_count"] == 30 * len(ROWS)
+        assert stats["inference_stats"]["success"]["count"] == 30
+        assert stats["inference_stats"]["fail"]["count"] == 1
+    # Batches are those of the worker that answers; of two workers each has its part.
+    parts = {stats["batch_stats"][0]["compute_infer"]["count"] for stats in told}
+    assert len(parts) == 1 or sum(parts) == 30

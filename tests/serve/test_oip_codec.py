@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 
 import numpy as np
 import pytest
@@ -10,8 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelport.core.errors import InputError, ModelportError, SignatureError
-from modelport.core.tensors import NUMPY_DTYPES, STRING, TensorSpec
-from modelport.serve.oip_codec import Buffers, decode, decode_whole, encode, split
+from modelport.core.tensors import BYTES, NUMPY_DTYPES, STRING, TensorSpec
+from modelport.serve.oip_codec import (
+    Buffers,
+    decode,
+    decode_bfloat16,
+    decode_whole,
+    encode,
+    encode_bfloat16,
+    split,
+)
 
 from .arrays import DTYPES, assert_identical, raw, spec_of, tensors
 
@@ -33,6 +42,67 @@ def test_round_trip(dtype: str, data: st.DataObject, offset: int) -> None:
 def test_nan_keeps_its_payload() -> None:
     payload = bytes.fromhex("4523c17f 010080ff 000080ff".replace(" ", ""))
     assert encode(decode(memoryview(payload), spec_of("float32"), 3)) == payload
+
+
+@given(st.lists(st.binary(max_size=9), max_size=5))
+def test_bytes_round_trip(items: list[bytes]) -> None:
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    decoded = decode(memoryview(encode(array)), TensorSpec("x", BYTES, ("N",)), len(items))
+    assert decoded.tolist() == items
+
+
+def test_every_bfloat16_round_trips() -> None:
+    """All 65536 of them; they are the floats whose lower half is zero."""
+    raw = np.arange(2**16, dtype="<u2").tobytes()
+    for offset in range(4):
+        buffer = memoryview(b"\xff" * offset + raw)[offset:]
+        floats = decode_bfloat16(buffer, spec_of("float32"), 2**16)
+        assert floats.dtype == np.float32
+        assert floats.flags.aligned
+        assert not (floats.view(np.uint32) & 0xFFFF).any()
+        assert floats.view(np.uint32)[0x3F80] == 0x3F800000
+        back = np.frombuffer(encode_bfloat16(floats), "<u2")
+        nan = np.isnan(floats)
+        assert (back == np.arange(2**16))[~nan].all()
+        assert np.isnan(
+            decode_bfloat16(memoryview(back.tobytes()), spec_of("float32"), 2**16)[nan]
+        ).all()
+
+
+@given(st.floats(width=32))
+def test_bfloat16_is_the_nearest(number: float) -> None:
+    (near,) = decode_bfloat16(
+        memoryview(encode_bfloat16(np.array([number], np.float32))), spec_of("float32"), 1
+    ).tolist()
+    if number != number:
+        assert near != near
+        return
+    assert math.copysign(1, near) == math.copysign(1, number)
+    upper = np.float32(number).view(np.uint32) & np.uint32(0xFFFF0000)
+    below = float(upper.view(np.float32))
+    # One step away from zero; beyond the largest float there is infinity.
+    above = float((upper + np.uint32(0x10000)).view(np.float32)) if math.isfinite(below) else below
+    assert near in (below, above)
+    if math.isfinite(above):
+        assert abs(near - number) == min(abs(below - number), abs(above - number))
+        if abs(below - number) == abs(above - number) and below != above:
+            assert not np.float32(near).view(np.uint32) & 0x10000, "ties go to even"
+
+
+@given(st.binary(max_size=12), st.integers(0, 6))
+def test_any_bytes_are_bfloat16_or_refused(buffer: bytes, count: int) -> None:
+    if len(buffer) == 2 * count:
+        assert len(decode_bfloat16(memoryview(buffer), spec_of("float32"), count)) == count
+    else:
+        with pytest.raises(SignatureError, match="of BF16"):
+            decode_bfloat16(memoryview(buffer), spec_of("float32"), count)
+
+
+def test_bfloat16_of_any_layout() -> None:
+    array = np.arange(6, dtype=np.float32).reshape(2, 3).T
+    expected = np.array([0, 3, 1, 4, 2, 5], np.float32)
+    assert encode_bfloat16(array) == encode_bfloat16(expected)
 
 
 @given(st.data())

@@ -161,7 +161,7 @@ def test_no_model_anywhere(tmp_path: Path) -> None:
 def test_a_multi_model_endpoint_starts_with_none(tmp_path: Path) -> None:
     package_at(tmp_path / "opt/ml/model")
     variables = {"SAGEMAKER_MULTI_MODEL": "true"}
-    assert models_here(variables, detect(variables, tmp_path)) == []
+    assert models_here(variables, detect(variables, tmp_path), none_needed=True) == []
 
 
 def test_own_variable_before_the_platform(tmp_path: Path) -> None:

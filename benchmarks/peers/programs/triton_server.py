@@ -63,6 +63,9 @@ if __name__ == "__main__":
         # The stub embeds an interpreter, which does not know the virtual environment.
         "PYTHONPATH": str(root.parents[1]),
     }
+    grpc = ["--allow-grpc=false"]
+    if "grpc" in sys.argv[3:]:
+        grpc = ["--grpc-address=127.0.0.1", f"--grpc-port={int(sys.argv[2]) + 1}"]
     os.execve(
         server,
         [
@@ -71,7 +74,7 @@ if __name__ == "__main__":
             f"--backend-directory={folder / 'backends'}",
             "--http-address=127.0.0.1",
             f"--http-port={sys.argv[2]}",
-            "--allow-grpc=false",
+            *grpc,
             "--allow-metrics=false",
             "--log-info=false",
             "--log-warning=false",

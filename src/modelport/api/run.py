@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from modelport.api.register import open_registry
 from modelport.api.rows import to_rows
-from modelport.core.options import RegistryOptions, ServeOptions
+from modelport.core.options import ClientOptions, RegistryOptions, ServeOptions
 from modelport.core.package import is_package, open_package
 from modelport.core.settings import resolve
 from modelport.core.tensors import Array
@@ -60,7 +60,11 @@ def serve(
     registry = registry or resolve(RegistryOptions)
     if detected.platforms:
         report(f"found here: {', '.join(detected.platforms)}")
-    specs = _resolve_models(models, registry) if models else models_here(os.environ, detected)
+    specs = (
+        _resolve_models(models, registry)
+        if models
+        else models_here(os.environ, detected, none_needed=options.model_control)
+    )
     find = find_in_store(options.model_store, partial(_find_registered, registry))
     return serve_models(renamed(numbered(specs), options.name), options, report, find)
 
@@ -76,7 +80,8 @@ def predict(
     Parameters
     ----------
     model : str or Path
-        As `serve` takes it, or ``http://host:port/name``.
+        As `serve` takes it, or ``http://host:port/name``, to which ``MODELPORT_API_KEY`` is
+        shown.
     rows : str, Path, ndarray, DataFrame, mapping of str to ndarray, or list
         As for `pack`.
 
@@ -95,7 +100,7 @@ def predict(
     if urlsplit(model).scheme in ("http", "https"):
         from modelport.serve.client import predict_remotely
 
-        return predict_remotely(model, data)
+        return predict_remotely(model, data, resolve(ClientOptions).api_key)
     from modelport.adapters import find_adapter
     from modelport.engines.base import (
         BARE_FILE_ENGINE,

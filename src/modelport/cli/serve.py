@@ -44,6 +44,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--model-control", action=_SWITCH, default=None, help="clients may load and unload models"
     )
     control.add_argument(
+        "--multi-model", action=_SWITCH, default=None, help="SageMaker's multi-model /models routes"
+    )
+    control.add_argument(
         "--model-store", metavar="DIR", help="packages that clients may load, beside the registry's"
     )
 
@@ -55,6 +58,9 @@ def _add_listening(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     group.add_argument("--port", type=int, help="TCP port of HTTP (default 8080)")
     group.add_argument("--grpc-port", type=int, metavar="PORT", help="TCP port of gRPC")
+    group.add_argument(
+        "--http2", action=_SWITCH, default=None, help="HTTP/2 as well; HTTP/1.1 then costs more"
+    )
     group.add_argument("--predict-route", metavar="PATH", help="one more path of the first model")
     group.add_argument("--health-route", metavar="PATH", help="one more path of its readiness")
 

@@ -76,6 +76,19 @@ class PackOptions:
 
 
 @dataclass(frozen=True)
+class ClientOptions:
+    """How servers are asked.
+
+    Parameters
+    ----------
+    api_key : str
+        The key to show.
+    """
+
+    api_key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
 class ServeOptions:
     """How a server runs.
 
@@ -120,12 +133,18 @@ class ServeOptions:
         PEM files: the server's certificate chain, and its private key.
     tls_client_ca : str
         A PEM file: clients must show a certificate that one of these authorities signed.
+    http2 : bool
+        HTTP/2 as well, through ALPN or with prior knowledge; HTTP/1.1 then costs more.
     compress_above : int
         Answers larger than this many bytes are compressed for clients that accept it. 0: none.
     model_control : bool
         Clients may load and unload models.
     model_store : str
         A folder of packages, from which clients may load.
+    multi_model : bool
+        Serve SageMaker's multi-model contract on ``/models``.
+    custom_handler : bool
+        Answer as a custom handler of Azure Functions: below ``/api``, and in the host's JSON.
     predict_route, health_route : str
         Further paths at which the first model answers, and at which its readiness is told.
     """
@@ -149,8 +168,11 @@ class ServeOptions:
     tls_cert: str = ""
     tls_key: str = ""
     tls_client_ca: str = ""
+    http2: bool = False
     compress_above: int = 16 * KIB
     model_control: bool = False
     model_store: str = ""
+    multi_model: bool = False
+    custom_handler: bool = False
     predict_route: str = ""
     health_route: str = ""

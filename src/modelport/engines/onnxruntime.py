@@ -13,7 +13,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
 
-from modelport.core.errors import EngineError, UnsupportedError
+from modelport.core.errors import EngineError, SignatureError, UnsupportedError
 from modelport.core.signature import Signature
 from modelport.core.tensors import STRING, Array, Tensors, TensorSpec
 from modelport.engines.base import EngineOptions
@@ -100,7 +100,7 @@ class _NeverEmpty(OnnxRuntimeModel):
         """See `modelport.engines.base.LoadedModel.run`."""
         empty = next((name for name, array in inputs.items() if not array.size), None)
         if empty is not None:
-            raise EngineError(
+            raise SignatureError(
                 f"input {empty} is empty ({list(inputs[empty].shape)}), which ONNX Runtime's LSTM "
                 "and GRU cannot take"
             )

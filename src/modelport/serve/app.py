@@ -16,8 +16,14 @@ from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from modelport.core.errors import EngineError, LimitError, ModelportError, UnauthenticatedError
-from modelport.core.options import ServeOptions
+from modelport.core.errors import (
+    EngineError,
+    ExhaustedError,
+    LimitError,
+    ModelportError,
+    UnauthenticatedError,
+)
+from modelport.core.options import KIB, ServeOptions
 from modelport.serve.base import Request, Response, Route, WireProtocol
 from modelport.serve.compression import compress, decompress
 from modelport.serve.guard import Guard, challenge
@@ -28,6 +34,12 @@ from modelport.serve.table import ModelTable
 
 #: Resolved inference paths that are remembered; clients use a handful.
 _REMEMBERED: Final = 1024
+
+#: Most bytes of a body that are read before its sender has shown a key.
+_READ_UNSEEN: Final = 64 * KIB
+
+#: A route, its protocol, and the groups of the path.
+_Match = tuple[WireProtocol, Route, dict[str, str | None]]
 
 _log = logging.getLogger(__name__)
 
@@ -58,13 +70,20 @@ class App:
         #: Every route with its protocol, in the order in which they are tried.
         self.routes = [(owner, route) for owner in protocols for route in owner.routes(options)]
         self._guard = guard
-        self._closed = guard.closed
+        #: Whether a key is needed at all.
+        self.closed = guard.closed
         #: gRPC compresses by itself.
         self._codings = all(protocol.carrier == "http" for protocol in protocols)
         above = options.compress_above if self._codings else 0
         self._compress_above = above or float("inf")
         self._no_model, self._no_model_threads = table.metrics.model(0)
         self._inference: dict[str, tuple[WireProtocol, ServedModel]] = {}
+        #: What the paths without a model's name lead to: there are dozens of routes.
+        self._fixed: dict[tuple[str, str], _Match] = {}
+        for _, route in self.routes:
+            key = (route.method, route.example)
+            if "{" not in route.example and (found := self._search(*key)):
+                self._fixed[key] = found
         self._lock = threading.Lock()
         table.on_change(self._inference.clear)
 
@@ -74,7 +93,7 @@ class App:
         Not a coroutine itself: on the request path every layer of them costs.
         """
         known = self._inference.get(request.path) if request.method == "POST" else None
-        if known is not None and not (self._closed and self._refused(request)):
+        if known is not None and not (self.closed and self._refused(request)):
             return self._infer(*known, request, on_thread=False)
         found = self._find(request)
         if isinstance(found, Response):
@@ -96,6 +115,28 @@ class App:
         if model is not None:
             return _finish(self._infer(protocol, model, request, on_thread=True))
         return self._control(protocol, route, request)
+
+    def before_body(self, request: Request, size: int | None) -> Response | None:
+        """Answer a request whose body is not worth reading; None: read it.
+
+        Nobody fills the memory with bodies without a key. Small ones are read all the same: the
+        key is then looked at once, when the request is answered.
+
+        Parameters
+        ----------
+        request : Request
+            Without its body.
+        size : int or None
+            Of the body in bytes, if the client announced it.
+        """
+        if size is not None and size > self.max_body:
+            return self.too_large(request, size)
+        if self.closed and (size is None or size > _READ_UNSEEN):
+            try:
+                self._guard.check(request.headers)
+            except UnauthenticatedError as error:
+                return self.refuse(request, error)
+        return None
 
     def too_large(self, request: Request, size: int | None) -> Response:
         """Answer a body that is over the limit and was not read.
@@ -142,7 +183,7 @@ class App:
                 self._guard.check(request.headers)
                 return self._no_route(request)
             protocol, route, groups = match
-            if self._closed and (self._guard.guard_health or not route.health):
+            if self.closed and (self._guard.guard_health or not route.health):
                 self._guard.check(request.headers)
             if route.answer is not None:
                 return protocol, route, None
@@ -165,10 +206,14 @@ class App:
         if self.table.generation != generation:  # it changed meanwhile: what was kept is old
             self._inference.pop(path, None)
 
-    def _match(self, request: Request) -> tuple[WireProtocol, Route, dict[str, str | None]] | None:
+    def _match(self, request: Request) -> _Match | None:
         method = "GET" if request.method == "HEAD" else request.method
+        known = self._fixed.get((method, request.path))
+        return known or self._search(method, request.path)
+
+    def _search(self, method: str, path: str) -> _Match | None:
         for protocol, route in self.routes:
-            if route.method == method and (match := route.pattern.fullmatch(request.path)):
+            if route.method == method and (match := route.pattern.fullmatch(path)):
                 return protocol, route, match.groupdict()
         return None
 
@@ -234,6 +279,9 @@ class App:
             status = response.status
         except ModelportError as error:
             response = protocol.error(error)
+            status = response.status
+        except MemoryError:
+            response = protocol.error(ExhaustedError("not enough memory for this request"))
             status = response.status
         except Exception:  # a defect of ours must neither stop the server nor show its insides
             response = protocol.error(_defect(request))

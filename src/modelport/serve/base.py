@@ -162,6 +162,11 @@ class Route:
         It loads or unloads models: allowed only when the server says so, and run on a thread.
     stream : bool
         gRPC: both sides send any number of messages; each is answered by itself.
+    stream_error : callable or None
+        gRPC streams: makes an error that answers one message a message of its own (status 200),
+        after which the stream goes on. None, or another status: the error ends the stream.
+    watch : bool
+        gRPC: the client sends one message, which is answered again whenever the answer changes.
     """
 
     method: str
@@ -172,6 +177,8 @@ class Route:
     health: bool = False
     control: bool = False
     stream: bool = False
+    stream_error: Callable[[Request, Response], Response] | None = None
+    watch: bool = False
 
 
 class WireProtocol(Protocol):
@@ -234,7 +241,7 @@ class Transport(Protocol):
         app: App,
         options: ServeOptions,
         on_listening: Callable[[], None],
-        on_stopping: Callable[[], None],
+        on_stopping: Callable[[], Callable[[], None]],
     ) -> None:
         """Listen and serve until SIGTERM or SIGINT, then drain and return.
 
@@ -243,7 +250,8 @@ class Transport(Protocol):
         on_listening : callable
             Called once, in the transport's event loop, as soon as connections are accepted.
         on_stopping : callable
-            Called once, in the event loop, when it is asked to stop and before it drains.
+            Called once, in the event loop, when it is asked to stop and before it drains. What it
+            returns waits, on a thread, for what else runs in this loop; call it before the end.
         """
         ...
 

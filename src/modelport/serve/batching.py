@@ -148,6 +148,11 @@ class Batcher:
         return len(self._queue)
 
     @property
+    def inline(self) -> bool:
+        """Whether the model is so fast that it runs on the thread that asks."""
+        return self._executor is None
+
+    @property
     def immediate(self) -> bool:
         """Whether `run` answers at once, so that there is nothing to wait for."""
         return self._executor is None and self._max_rows == 1

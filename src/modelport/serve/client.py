@@ -10,7 +10,13 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from modelport.core.errors import EngineError, InputError, NotFoundError, UnavailableError
+from modelport.core.errors import (
+    EngineError,
+    InputError,
+    NotFoundError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from modelport.core.rows import Rows
 from modelport.core.signature import Signature
 from modelport.core.tensors import BYTES, STRING, Array, TensorSpec
@@ -23,7 +29,7 @@ _TIMEOUT_SECONDS = 60.0
 _NOT_V2 = "is it a server of the Open Inference Protocol V2?"
 
 
-def predict_remotely(url: str, rows: Rows) -> dict[str, Array]:
+def predict_remotely(url: str, rows: Rows, api_key: str = "") -> dict[str, Array]:
     """Ask a running server.
 
     Parameters
@@ -32,6 +38,8 @@ def predict_remotely(url: str, rows: Rows) -> dict[str, Array]:
         ``http://host:port/name``; ``/name/versions/3`` for one version.
     rows : Rows
         Arranged by the signature that the server tells.
+    api_key : str
+        Sent as a bearer token; empty: none.
 
     Returns
     -------
@@ -41,6 +49,8 @@ def predict_remotely(url: str, rows: Rows) -> dict[str, Array]:
     ------
     InputError
         When the URL names no model, or the server refuses the request.
+    UnauthenticatedError
+        When the server wants another key.
     EngineError
         When the model fails, or the server speaks another protocol.
     UnavailableError
@@ -58,10 +68,11 @@ def predict_remotely(url: str, rows: Rows) -> dict[str, Array]:
     connection = kind(parts.hostname, port, timeout=_TIMEOUT_SECONDS)
     try:
         path = f"/v2/models/{quote(place)}"
-        metadata, _ = _ask(connection, "GET", path, b"", {}, url)
+        key = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        metadata, _ = _ask(connection, "GET", path, b"", key, url)
         signature = _read(url, _signature, metadata)
         body, headers = _request(rows.bind(signature))
-        answer, raw = _ask(connection, "POST", f"{path}/infer", body, headers, url)
+        answer, raw = _ask(connection, "POST", f"{path}/infer", body, headers | key, url)
         return _read(url, _outputs, answer, raw)
     except (OSError, http.client.HTTPException) as error:
         raise UnavailableError(f"no answer from {url}: {error}") from error
@@ -111,6 +122,9 @@ def _ask(
         message = f"the server answered {response.status}: {document.get('error', document)}"
         if response.status == 404:
             raise NotFoundError("model", url, hint=message)
+        if response.status == 401:
+            hint = "set MODELPORT_API_KEY to a key that this server knows"
+            raise UnauthenticatedError(message, where=url, hint=hint)
         kind = InputError if response.status < 500 else EngineError
         raise kind(message, where=url)
     return document, memoryview(content)[length:]

@@ -44,7 +44,9 @@ def models_in(path: Path) -> list[ModelSpec]:
     return found
 
 
-def models_here(environment: Mapping[str, str], detected: Detected) -> list[ModelSpec]:
+def models_here(
+    environment: Mapping[str, str], detected: Detected, *, none_needed: bool = False
+) -> list[ModelSpec]:
     """The models of this machine, where nobody names any.
 
     Parameters
@@ -53,6 +55,8 @@ def models_here(environment: Mapping[str, str], detected: Detected) -> list[Mode
         ``MODELPORT_MODELS`` lists paths, separated as in ``PATH``.
     detected : Detected
         What the platform says; its first place with a model in it is taken.
+    none_needed : bool
+        Clients load models themselves, so that there may be none.
 
     Raises
     ------
@@ -66,7 +70,7 @@ def models_here(environment: Mapping[str, str], detected: Detected) -> list[Mode
         wait_for_models(path, environment)
         if found := _search(path, _DEEPEST):
             return list(found)
-    if detected.options.get("multi_model"):
+    if none_needed:
         return []
     looked = ", ".join(str(path) for path in detected.models)
     raise InputError(
@@ -145,7 +149,11 @@ def _inside(folder: Path | None, place: str) -> Path:
             f"a model cannot be loaded from {place!r}: this server has no model store",
             hint="start it with --model-store DIR",
         )
-    path = (folder / place.removeprefix("file://")).resolve()
+    try:
+        path = (folder / place.removeprefix("file://")).resolve()
+        path.exists()
+    except (OSError, ValueError) as error:  # names with NUL, or longer than any
+        raise InputError(f"{place[:80]!r} is no path: {error}") from error
     if not path.is_relative_to(folder):
         raise InputError(f"{place!r} is outside the model store", hint="see --model-store")
     return path

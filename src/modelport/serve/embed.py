@@ -45,7 +45,10 @@ def load_app(models: Sequence[str | Path] = (), options: ServeOptions | None = N
     detected = detect(os.environ)
     options = options or resolve(ServeOptions, platform=detected.options)
     specs = [spec for model in models for spec in models_in(Path(model))]
-    specs = renamed(numbered(specs or models_here(os.environ, detected)), options.name)
+    specs = renamed(
+        numbered(specs or models_here(os.environ, detected, none_needed=options.model_control)),
+        options.name,
+    )
     np.seterr(over="ignore", invalid="ignore")  # a number too large for float32 is infinity
     find = find_in_store(options.model_store) if options.model_control else None
     table = ModelTable(specs, metrics_of(specs, 1), loading_options(options), find)

@@ -46,6 +46,7 @@ class Guard:
             When a key is too short, or the file cannot be read; no message shows a key.
         """
         keys = [options.api_key.strip()] if options.api_key.strip() else []
+        _check_lengths(keys, "MODELPORT_API_KEY")
         if options.api_key_file:
             keys += _read_keys(Path(options.api_key_file).expanduser())
         return cls(keys, guard_health=options.guard_health)
@@ -62,7 +63,7 @@ class Guard:
         ------
         UnauthenticatedError
         """
-        if self._digests and not self._known(_shown(headers)):
+        if self._digests and not any(self._known(key) for key in _shown(headers)):
             raise UnauthenticatedError(
                 "no valid API key; send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
             )
@@ -79,28 +80,38 @@ def challenge(response: Response) -> Response:
     return response
 
 
-def _shown(headers: HeaderLookup) -> str:
+def _shown(headers: HeaderLookup) -> list[str]:
+    """Both, where both are there: a platform in front may use ``Authorization`` for its own."""
+    shown = []
     authorization = headers.get("authorization") or ""
     if authorization[: len(_BEARER)].lower() == _BEARER:
-        return str(authorization[len(_BEARER) :].strip())
-    return str(headers.get("x-api-key") or "")
+        shown.append(str(authorization[len(_BEARER) :].strip()))
+    if key := headers.get("x-api-key"):
+        shown.append(str(key))
+    return shown
 
 
 def _read_keys(path: Path) -> list[str]:
-    if not path.is_file():
-        raise NotFoundError("API key file", str(path))
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        # A byte order mark is no part of a key.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise NotFoundError("API key file", str(path)) from error
+    except (OSError, ValueError) as error:  # also what is not UTF-8
         raise InputError(f"cannot read the API key file: {error}", where=str(path)) from error
-    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    stripped = [line.strip() for line in lines]
+    keys = [line for line in stripped if line and not line.startswith("#")]
     if not keys:
         raise InputError("the API key file holds no key", where=str(path))
+    _check_lengths(keys, str(path))
+    return keys
+
+
+def _check_lengths(keys: list[str], where: str) -> None:
     for number, key in enumerate(keys, start=1):
         if len(key) < _SHORTEST_KEY:
             raise InputError(
                 f"key {number} has {len(key)} characters, at least {_SHORTEST_KEY} are needed",
-                where=str(path),
+                where=where,
                 hint="make one with: openssl rand -hex 32",
             )
-    return keys

@@ -51,8 +51,10 @@ def read(
     instances, inputs = document.get("instances"), document.get("inputs")
     if (instances is None) == (inputs is None):
         raise InputError(
-            "give either 'inputs' or 'instances'"
-            + (", not both" if instances is not None else ": Missing 'inputs' or 'instances' key")
+            "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist, "
+            "not both"
+            if instances is not None
+            else "Missing 'inputs' or 'instances' key"
         )
     if instances is not None:
         return read_rows(instances, signature, reader), True
@@ -82,8 +84,10 @@ def write(outputs: Mapping[str, Array], *, by_row: bool, key: str) -> bytes:
 
 def read_rows(node: Any, signature: Signature, reader: Reader) -> dict[str, Array]:
     """Row format: one element per example, and the batch dimension is prepended."""
-    if not is_list(node) or not len(node):
-        raise InputError("'instances' is not a list with at least one element")
+    if not is_list(node):
+        raise InputError("Expecting 'instances' to be an list/array")
+    if not len(node):
+        raise InputError("No values in 'instances' array")
     specs = signature.inputs_by_name
     first = node[0]
     if is_object(first) and not _is_base64(first):
@@ -105,7 +109,9 @@ def _read_row_objects(rows: list[Any], signature: Signature) -> dict[str, Array]
         if not isinstance(row, dict) or row.keys() != specs.keys():
             got = ", ".join(row) if isinstance(row, dict) else "no object"
             raise SignatureError(
-                f"the model takes {', '.join(specs)}; this element has {got}",
+                f"Failed to process element: {position} of 'instances' list. JSON object keys must "
+                f"be equal to: {','.join(specs)}; the model takes {', '.join(specs)}; "
+                f"this element has {got}",
                 where=f"instances[{position}]",
             )
     return {name: _read_items([row[name] for row in rows], spec) for name, spec in specs.items()}

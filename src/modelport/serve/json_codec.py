@@ -57,7 +57,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     InputError
         For anything that is not a JSON object.
     """
-    document = _parse(body)
+    document = parse(body)
     if not is_object(document):
         raise InputError("body is not a JSON object")
     return fields(document)
@@ -79,7 +79,14 @@ def fields(node: Any) -> dict[str, Any]:
     return found if len(found) == len(node) else dict(node.as_dict())
 
 
-def _parse(body: bytes) -> Any:
+def parse(body: bytes) -> Any:
+    """Parse a document of any kind; objects and lists in it stay unread until asked for.
+
+    Raises
+    ------
+    InputError
+        For anything that is not one JSON value.
+    """
     if len(body) < _SMALL:
         try:
             return orjson.loads(body)

@@ -25,7 +25,7 @@ BUCKETS: Final = (
 )  # fmt: skip
 
 #: Statuses counted on their own; any other is counted as ``other``.
-CODES: Final = (200, 400, 401, 404, 405, 409, 413, 415, 500, 501, 503, 504)
+CODES: Final = (200, 400, 401, 404, 405, 408, 409, 413, 415, 431, 500, 501, 503, 504)
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

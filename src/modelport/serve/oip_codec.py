@@ -13,6 +13,7 @@ import numpy as np
 
 from modelport.core.errors import InputError, SignatureError
 from modelport.core.tensors import BYTES, STRING, Array, TensorSpec
+from modelport.serve.json_codec import is_list, is_object
 
 #: modelport element type → the protocol's.
 DATATYPES: Final = {
@@ -32,11 +33,37 @@ DATATYPES: Final = {
     "string": "BYTES",
 }
 
+#: No signature has it; requests may bring it for FP32.
+BFLOAT16: Final = "BF16"
+
 #: The parameter of a tensor's metadata that tells ``bytes`` from ``string``: both are BYTES.
 CONTENT: Final = "content_type"
 
 #: The header that says how many bytes of a body are JSON; raw tensors follow them.
 HEADER_LENGTH: Final = "inference-header-content-length"
+
+
+#: Characters of what a client sent that a message repeats.
+_LONGEST: Final = 80
+
+
+def shown(value: Any, *, bare: bool = False) -> str:
+    """A value that a client sent, as an error message repeats it.
+
+    Lists and objects are not repeated: they may be deeper than Python can write.
+
+    Parameters
+    ----------
+    value : object
+    bare : bool
+        Without quotes around text.
+    """
+    if is_list(value):
+        return "a list"
+    if is_object(value):
+        return "an object"
+    text = value if bare and isinstance(value, str) else repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
@@ -84,11 +111,12 @@ class Buffers:
     def take(self, size: Any, name: str) -> memoryview:
         """The next `size` bytes, which belong to input `name`."""
         if type(size) is not int or size < 0:
-            raise InputError(f"binary_data_size is {size!r}, expected an integer from 0")
+            raise InputError(f"binary_data_size is {shown(size)}, expected an integer from 0")
         end = self._used + size
         if end > len(self._raw):
             raise InputError(
-                f"input {name} announces {size} bytes, {len(self._raw) - self._used} are left"
+                f"input {name} announces {shown(size)} bytes, "
+                f"{len(self._raw) - self._used} are left"
             )
         taken = self._raw[self._used : end]
         self._used = end
@@ -124,13 +152,39 @@ def decode(raw: memoryview, spec: TensorSpec, count: int) -> Array:
         array = np.frombuffer(raw, dtype=spec.numpy_dtype.newbyteorder("<"))
         if not array.flags.aligned:  # the JSON part before it has any length
             array = array.copy()
-        if spec.dtype == "bool" and raw.nbytes and max(raw) > 1:
+        if spec.dtype == "bool" and count and array.view(np.uint8).max() > 1:
             raise SignatureError(f"input {spec.name} has a BOOL other than 0 and 1")
     if len(array) != count:
         raise SignatureError(
             f"input {spec.name} has {len(array)} elements, its shape needs {count}"
         )
     return array
+
+
+def decode_bfloat16(raw: memoryview, spec: TensorSpec, count: int) -> Array:
+    """`count` elements of BF16 as a flat array of float32, which holds each of them exactly.
+
+    Raises
+    ------
+    SignatureError
+        When the bytes are not exactly `count` elements.
+    """
+    if len(raw) != count * 2:
+        raise SignatureError(
+            f"input {spec.name} has {len(raw)} bytes, its shape needs {count * 2} of BF16"
+        )
+    upper = np.frombuffer(raw, dtype="<u2")
+    return (upper.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def encode_bfloat16(array: Array) -> bytes:
+    """The raw BF16 bytes of an array of float32, each rounded to the nearest, ties to even."""
+    bits = np.ascontiguousarray(array, dtype=np.float32).reshape(-1).view(np.uint32)
+    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    upper = (bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)
+    # Rounding could carry a NaN over into infinity: its upper half stays, and it stays a NaN.
+    nan = (bits >> np.uint32(16)) | np.uint32(0x40)
+    return np.where(np.isnan(array).reshape(-1), nan, upper).astype("<u2").tobytes()
 
 
 def decode_whole(raw: memoryview, spec: TensorSpec) -> Array:

@@ -182,6 +182,7 @@ _PLATFORMS: Final = (
         ("FUNCTIONS_CUSTOMHANDLER_PORT",),
         lambda environment: {
             "host": _HERE,
+            "custom_handler": True,
             **_port(environment, "FUNCTIONS_CUSTOMHANDLER_PORT"),
         },
     ),

@@ -24,6 +24,7 @@ from modelport.core.errors import (
 )
 from modelport.core.options import ServeOptions
 from modelport.serve.app import App
+from modelport.serve.azure_host import CustomHandler
 from modelport.serve.base import ModelSpec, SideTransport, Transport
 from modelport.serve.guard import Guard
 from modelport.serve.limits import usable_cores
@@ -115,9 +116,10 @@ def _work(
     """
     np.seterr(over="ignore", invalid="ignore")  # a number too large for float32 is infinity
     app = app_of(table, "protocol", options, guard)
-    transport: Transport = find_adapter("transport", "http").load()
+    if options.custom_handler:
+        app = CustomHandler(table, app.protocols, options, guard)
+    transport: Transport = find_adapter("transport", "http" if options.http2 else "http1").load()
     stop_grpc = _start_grpc(table, options, guard)
-    drained: list[Callable[[], None]] = []
     failure: list[ModelportError] = []
 
     def load() -> None:
@@ -138,15 +140,13 @@ def _work(
         if not load_first:
             threading.Thread(target=load, name="modelport-loader", daemon=True).start()
 
-    def stopping() -> None:
+    def stopping() -> Callable[[], None]:
         table.draining = True
-        drained.append(stop_grpc(options.grace))
+        return stop_grpc(options.grace)
 
     if load_first:
         _load(table, report)
     transport.run(app, options, listening, stopping)
-    for wait in drained:
-        wait()
     if failure:
         raise failure[0]
     return 0
@@ -196,6 +196,11 @@ def _check(models: Sequence[ModelSpec], options: ServeOptions, guard: Guard) -> 
         raise InputError(f"workers is {options.workers}, threads is {options.threads}")
     if options.workers > 1 and not hasattr(os, "fork"):
         raise UnsupportedError("several workers need a system with fork()")
+    if options.multi_model and not options.model_control:
+        raise InputError(
+            "a multi-model endpoint is one whose models clients load",
+            hint="say --model-control and --model-store, too",
+        )
     if options.model_control and options.workers > 1:
         raise UnsupportedError(
             f"clients cannot load models into {options.workers} workers: each has its own",

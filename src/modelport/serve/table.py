@@ -65,7 +65,8 @@ class ModelTable:
         self.generation = 0
         self._loader = Loader(options or LoadingOptions())
         self._find = find
-        self._loop: asyncio.AbstractEventLoop | None = None
+        #: The event loop that answers requests; see `attach`.
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
         self._busy: dict[str, threading.Lock] = {}
         self._on_change: list[Callable[[], object]] = []
@@ -126,7 +127,7 @@ class ModelTable:
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Say which event loop answers requests, so that other threads can join its queues."""
-        self._loop = loop
+        self.loop = loop
         for model in self.models:
             if model.batcher is not None:
                 model.batcher.attach(loop)
@@ -145,8 +146,8 @@ class ModelTable:
         """
         for model in self.models:
             self._loader.load(model)
-            if self._loop is not None and model.batcher is not None:
-                model.batcher.attach(self._loop)
+            if self.loop is not None and model.batcher is not None:
+                model.batcher.attach(self.loop)
         self._changed()
 
     def load(self, name: str, place: str = "", *, again: bool = True) -> list[ServedModel]:
@@ -266,8 +267,8 @@ class ModelTable:
             self._loader.load(model)
         except MemoryError as error:
             raise ExhaustedError(f"not enough memory for model {spec.name}") from error
-        if self._loop is not None and model.batcher is not None:
-            model.batcher.attach(self._loop)
+        if self.loop is not None and model.batcher is not None:
+            model.batcher.attach(self.loop)
         return model
 
     def _end(self, model: ServedModel) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qs
 
 from modelport.adapters import adapters_of
 from modelport.core.errors import ModelportError, UnsupportedError
@@ -20,7 +21,6 @@ from modelport.serve.base import (
     Response,
     Route,
 )
-from modelport.serve.guard import Guard
 from modelport.serve.json_codec import dumps
 from modelport.serve.metrics import CONTENT_TYPE
 from modelport.serve.openapi import document, operation
@@ -68,12 +68,15 @@ class Service:
     def operation(self, route: Route, model: ModelIdentity) -> dict[str, Any]:
         """See `modelport.serve.base.WireProtocol.operation`."""
         anything = {"application/json": {"type": "object"}}
+        model_name = {"type": "string", "examples": [model.name]}
         if route.example == "/metrics":
             text = {"text/plain": {"type": "string"}}
             return operation("Metrics in the Prometheus text format 0.0.4", answer=text)
         if route.example == "/":
             return operation("Whether the server is alive", answer=anything)
-        return operation("This document", answer=anything)
+        return operation(
+            "This document", answer=anything, failures=(404,), query={"model": model_name}
+        )
 
 
 def _alive(table: ModelTable, place: Place, request: Request) -> Response:
@@ -87,7 +90,10 @@ def _metrics(table: ModelTable, place: Place, request: Request) -> Response:
 def _openapi(options: ServeOptions, table: ModelTable, place: Place, request: Request) -> Response:
     protocols = [adapter.load() for adapter in adapters_of("protocol")]
     routes = [(protocol, route) for protocol in protocols for route in protocol.routes(options)]
-    models = [table.get(name).identity for name in table.names]
+    # ``?model=NAME`` leaves the other models out.
+    asked = parse_qs(request.query).get("model", table.names)
+    models = [table.get(name).identity for name in asked]
     known = [identity for identity in models if identity is not None]
-    closed = Guard.of(options).closed
-    return Response(200, dumps(document(routes, known, closed=closed)))
+    closed = bool(options.api_key.strip() or options.api_key_file)
+    described = document(routes, known, closed=closed, guard_health=options.guard_health)
+    return Response(200, dumps(described))
