@@ -45,9 +45,7 @@ def test_version(run: Run) -> None:
     assert run("--version").stdout.startswith("modelport 0.")
 
 
-@pytest.mark.parametrize(
-    "words", [[], ["pakc"], ["pack"], ["serve"], ["serve", "x", "--port", "y"]]
-)
+@pytest.mark.parametrize("words", [[], ["pakc"], ["pack"], ["serve", "x", "--port", "y"]])
 def test_wrong_usage_exits_with_2(run: Run, words: list[str]) -> None:
     done = run(*words)
     assert done.returncode == 2

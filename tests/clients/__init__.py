@@ -30,5 +30,7 @@ def run_client(script: str, *arguments: object) -> str:
         timeout=_LIMIT,
         check=False,
     )
-    assert done.returncode == 0, f"{script} ended with {done.returncode}\n{done.stdout}{done.stderr}"
+    assert done.returncode == 0, (
+        f"{script} ended with {done.returncode}\n{done.stdout}{done.stderr}"
+    )
     return done.stdout

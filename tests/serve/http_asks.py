@@ -185,7 +185,7 @@ TABLES: Final = (
 
 
 def files(read_whole: Any, read_rows: Any, read_document: Any) -> tuple[Ask, ...]:
-    """Bodies of `modelport.serve.uploads`, and how each kind is answered."""
+    """Bodies of `modelport.serve.uploads.bodies`, and how each kind is answered."""
     return (
         Ask("instances", _body("instances"), read_document),
         Ask("bare rows", _bare, read_rows),

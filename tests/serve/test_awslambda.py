@@ -18,9 +18,9 @@ from modelport.core.errors import InputError, UnauthenticatedError, UnsupportedE
 from modelport.core.options import ServeOptions
 from modelport.serve.awslambda import Handler, create_handler
 from modelport.serve.base import Response
-from modelport.serve.envelopes import bare_request, text_of
-from modelport.serve.gateway_paths import inner_path, query_of
-from modelport.serve.lambda_events import source_of
+from modelport.serve.hosts.envelopes import bare_request, text_of
+from modelport.serve.hosts.gateway_paths import inner_path, query_of
+from modelport.serve.hosts.lambda_events import source_of
 from tests.clients import run_client
 
 from .onnx_models import dense, identity

@@ -329,7 +329,7 @@ def test_a_forked_worker_loads_by_itself(packages: list[Path]) -> None:
     code = """
 import os, sys
 from modelport.serve.embed import load_app
-from modelport.serve.on_demand import OnDemand
+from modelport.serve.hosts.on_demand import OnDemand
 
 held = OnDemand(lambda: load_app(sys.argv[1:]))
 mine = held.get()

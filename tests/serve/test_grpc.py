@@ -360,6 +360,39 @@ def test_health_needs_no_key_unless_it_is_guarded(
         refused("UNAUTHENTICATED", "", stranger.unary, f"{INFERENCE}/ServerMetadata")
 
 
+def test_strangers_keep_nobody_from_streaming(
+    serve: Serve, models: list[Path], tmp_path: Path
+) -> None:
+    """A stream holds a thread, of which there are 64, also one that never sends a message."""
+    keys = tmp_path / "keys"
+    keys.write_text(KEY)
+    port = free_port()
+    serve([models[0]], ["--api-key-file", keys, "--grpc-port", str(port)])
+    never = threading.Event()
+
+    def silent() -> Iterator[bytes]:
+        never.wait(LIMIT)
+        yield b""
+
+    with Caller(port) as stranger, Caller(port, KEY) as friend:
+        try:
+            for name in (STREAM, f"{HEALTH}/Watch"):
+                calls = [stranger.channel.stream_stream(f"/{name}")(silent()) for _ in range(80)]
+                refusals = [call for call in calls if call.done() or not _open(call)]
+                assert len(refusals) >= 48, name
+                (answer,) = friend.stream(STREAM, [raw_request("dense", "x", "FP32", ROWS)])
+                assert answer.infer_response.model_name == "dense"
+        finally:
+            never.set()
+
+
+def _open(call: Any) -> bool:
+    """Whether a call is still open after a while."""
+    done = threading.Event()
+    call.add_callback(done.set)
+    return not done.wait(0.05)
+
+
 class TestSlowModels:
     """A model that runs on threads: it must hold neither health nor other calls."""
 

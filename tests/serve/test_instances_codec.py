@@ -16,9 +16,9 @@ from hypothesis.extra import numpy as hnp
 from modelport.core.errors import InputError
 from modelport.core.signature import Signature
 from modelport.core.tensors import NUMPY_DTYPES, Array, TensorSpec
-from modelport.serve.instances_codec import read, write
 from modelport.serve.json_codec import Reader, parse_object
-from modelport.serve.rapid_json import parse_leniently
+from modelport.serve.tfserving.instances import read, write
+from modelport.serve.tfserving.rapid_json import parse_leniently
 
 DTYPES = [*NUMPY_DTYPES, "bytes"]
 

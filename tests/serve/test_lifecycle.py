@@ -196,7 +196,8 @@ def test_unknown_paths(dense: Path, launch: Serve) -> None:
     missing = dense.parent / "dence"
     expect_exit(launch([missing]), 2, f"package not found: {missing}", "dense", "hint: ")
     expect_exit(launch([dense.parent / "no.onnx"]), 2, "model file not found", "no.onnx")
-    expect_exit(launch([dense, dense.parent]), 2, "package not found")
+    (dense.parent / "empty").mkdir()
+    expect_exit(launch([dense, dense.parent / "empty"]), 2, "package not found")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from modelport.core.errors import InputError
 from modelport.core.tensors import Array, TensorSpec
-from modelport.serve.classification import check_classes, class_count, classify
+from modelport.serve.oip.classification import check_classes, class_count, classify
 
 NUMBERS = [f"{u}int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)]
 NUMBERS += ["float16", "float32", "float64"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from modelport.core.errors import InputError, ModelportError, SignatureError
 from modelport.core.tensors import BYTES, NUMPY_DTYPES, STRING, TensorSpec
-from modelport.serve.oip_codec import (
+from modelport.serve.oip.codec import (
     Buffers,
     decode,
     decode_bfloat16,

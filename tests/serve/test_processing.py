@@ -25,8 +25,8 @@ from modelport.core.errors import InputError, SignatureError
 from modelport.core.golden import GoldenRecords
 from modelport.core.package import CHECKSUM, GOLDEN, MANIFEST, Package
 from modelport.core.tensors import BYTES, Array, TensorSpec
-from modelport.serve import oip_codec
 from modelport.serve.json_codec import from_base64
+from modelport.serve.oip import codec as oip_codec
 
 from .running import RunningServer
 

@@ -16,6 +16,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from modelport import adapters
 from modelport.core.errors import (
     InputError,
     LimitError,
@@ -347,6 +348,7 @@ def test_parquet_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in [name for name in sys.modules if name.endswith("scoring.parquet")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
+    adapters._instance.cache_clear()
     error = refused(NAMED, parquet(a=[1], b=[2], c=[3]), PARQUET)
     assert isinstance(error, MediaTypeError)
     assert "modelport[parquet]" in error.line

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from modelport.core.errors import InputError, LimitError, SignatureError
 from modelport.core.tensors import NUMPY_DTYPES, Array, TensorSpec
 from modelport.serve.protos import message
-from modelport.serve.tensor_proto import DATATYPES, NUMBERS, decode, encode, varint
+from modelport.serve.tfserving.tensor_proto import DATATYPES, NUMBERS, decode, encode, varint
 
 TensorProto = message("tensorflow.TensorProto")
 NUMERIC = [name for name, dtype in NUMPY_DTYPES.items() if dtype.kind != "O"]

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from modelport.core.errors import InputError, SignatureError
 from modelport.core.signature import Signature
 from modelport.core.tensors import TensorSpec
-from modelport.serve.class_results import ClassOutputs, class_outputs, classes_of, value_output
-from modelport.serve.examples_codec import read_json, read_proto, to_tensors
 from modelport.serve.json_codec import parse_object
 from modelport.serve.protos import message
+from modelport.serve.tfserving.classes import ClassOutputs, class_outputs, classes_of, value_output
+from modelport.serve.tfserving.examples import read_json, read_proto, to_tensors
 
 from . import onnx_models
 from .packages import build_package, reference

@@ -19,7 +19,7 @@ from modelport.core.tensors import TensorSpec
 from modelport.serve.base import ModelIdentity, Request
 from modelport.serve.protocols.tfserving_grpc import TensorFlowServingGrpc
 from modelport.serve.protos import message
-from modelport.serve.tensor_proto import NUMBERS
+from modelport.serve.tfserving.tensor_proto import NUMBERS
 
 from . import onnx_models
 from .packages import build_package, reference

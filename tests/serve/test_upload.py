@@ -17,8 +17,8 @@ from modelport import api
 from modelport.core.errors import InputError, LimitError
 from modelport.core.package import Package
 from modelport.serve.base import ModelIdentity, Request
-from modelport.serve.forms import MOST_PARTS, fields_of, parts_of
-from modelport.serve.uploads import Form, read
+from modelport.serve.uploads.bodies import Form, read
+from modelport.serve.uploads.forms import MOST_PARTS, fields_of, parts_of
 
 from . import onnx_models
 from .packages import reference, signature_of

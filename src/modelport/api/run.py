@@ -51,7 +51,7 @@ def serve(
     int
         The exit code.
     """
-    from modelport.serve.discover import find_in_store, models_here, numbered, renamed
+    from modelport.serve.discover import find_in_store, models_here, renamed
     from modelport.serve.platforms import detect
     from modelport.serve.stage import serve as serve_models
 
@@ -66,7 +66,7 @@ def serve(
         else models_here(os.environ, detected, none_needed=options.model_control)
     )
     find = find_in_store(options.model_store, partial(_find_registered, registry))
-    return serve_models(renamed(numbered(specs), options.name), options, report, find)
+    return serve_models(renamed(specs, options.name), options, report, find)
 
 
 def predict(
@@ -137,10 +137,10 @@ def _resolve_models(models: Sequence[str], registry: RegistryOptions) -> list[Mo
     for text in models:
         path = Path(text)
         if path.exists() or "/" in text or path.suffix == ".onnx":
-            specs += models_in(path)
+            specs += numbered(models_in(path), specs)
         else:
             specs.append(_from_registry(text, registry))
-    return numbered(specs)
+    return specs
 
 
 def _find_registered(registry: RegistryOptions, name: str, place: str) -> list[ModelSpec]:

@@ -28,8 +28,8 @@ from modelport.core.options import ServeOptions
 from modelport.serve.app import App
 from modelport.serve.base import Request, Response
 from modelport.serve.embed import load_app
-from modelport.serve.envelopes import joined
-from modelport.serve.on_demand import OnDemand
+from modelport.serve.hosts.envelopes import joined
+from modelport.serve.hosts.on_demand import OnDemand
 from modelport.serve.refusals import refuse_plainly
 
 Scope = MutableMapping[str, Any]

@@ -30,8 +30,8 @@ from modelport.core.options import ServeOptions
 from modelport.serve.app import App
 from modelport.serve.base import Request, Response
 from modelport.serve.embed import load_app
-from modelport.serve.envelopes import bare_request, text_of
-from modelport.serve.lambda_events import LARGEST, Event, Source, body_of, source_of
+from modelport.serve.hosts.envelopes import bare_request, text_of
+from modelport.serve.hosts.lambda_events import LARGEST, Event, Source, body_of, source_of
 
 _FAILURES: Final[dict[int, type[ModelportError]]] = {
     401: UnauthenticatedError,

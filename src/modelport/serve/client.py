@@ -20,7 +20,7 @@ from modelport.core.errors import (
 from modelport.core.rows import Rows
 from modelport.core.signature import Signature
 from modelport.core.tensors import BYTES, STRING, Array, TensorSpec
-from modelport.serve.oip_codec import CONTENT, DATATYPES, HEADER_LENGTH, decode, encode
+from modelport.serve.oip.codec import CONTENT, DATATYPES, HEADER_LENGTH, decode, encode
 
 Decoded = TypeVar("Decoded")
 

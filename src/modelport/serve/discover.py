@@ -34,6 +34,8 @@ def models_in(path: Path) -> list[ModelSpec]:
         When there is nothing of the kind.
     """
     found = list(_search(path, _DEEPEST))
+    if not found and path.suffix == ".onnx":
+        raise NotFoundError("model file", str(path), [p.name for p in path.parent.glob("*.onnx")])
     if not found:
         raise NotFoundError(
             "package",
@@ -65,11 +67,11 @@ def models_here(
     """
     listed = environment.get(MODELS_VARIABLE, "")
     if listed:
-        return [spec for text in listed.split(os.pathsep) for spec in models_in(Path(text))]
+        return numbered([s for text in listed.split(os.pathsep) for s in models_in(Path(text))])
     for path in detected.models:
         wait_for_models(path, environment)
         if found := _search(path, _DEEPEST):
-            return list(found)
+            return numbered(found)
     if none_needed:
         return []
     looked = ", ".join(str(path) for path in detected.models)
@@ -94,11 +96,11 @@ def _search(path: Path, depth: int) -> Sequence[ModelSpec]:
     return [spec for child in children for spec in _search(child, depth - 1)]
 
 
-def numbered(specs: Sequence[ModelSpec]) -> list[ModelSpec]:
-    """Give models of one name versions of their own, in the order given."""
+def numbered(specs: Sequence[ModelSpec], others: Sequence[ModelSpec] = ()) -> list[ModelSpec]:
+    """Give models of one name versions of their own, beside `others`, in the order given."""
     chosen: list[ModelSpec] = []
     for spec in specs:
-        taken = {other.version for other in chosen if other.name == spec.name}
+        taken = {other.version for other in (*others, *chosen) if other.name == spec.name}
         version = spec.version if spec.version not in taken else max(taken) + 1
         chosen.append(replace(spec, version=version))
     return chosen

@@ -4,7 +4,7 @@ Azure, the Python worker (``function_app.py``)::
 
     from modelport.serve.functions import function_app as app
 
-Azure, a custom handler: ``modelport serve``, see `modelport.serve.azure_host`.
+Azure, a custom handler: ``modelport serve``, see `modelport.serve.hosts.azure`.
 
 Google, the functions framework (``main.py``)::
 
@@ -26,11 +26,11 @@ from modelport.core.lazy import load_module
 from modelport.core.options import ServeOptions
 from modelport.serve.app import App
 from modelport.serve.asgi import NOT_LOADED, Application
-from modelport.serve.azure_host import PrefixedApp
 from modelport.serve.base import Headers, Request
 from modelport.serve.embed import load_app
 from modelport.serve.guard import Guard
-from modelport.serve.on_demand import OnDemand
+from modelport.serve.hosts.azure import PrefixedApp
+from modelport.serve.hosts.on_demand import OnDemand
 
 _log = logging.getLogger(__name__)
 

@@ -28,6 +28,10 @@ _KEEP_BUFFERS: Final = 8 << 20
 #: Lists nested deeper are no tensor.
 _MOST_DIMENSIONS: Final = 32
 
+#: simdjson finds a key by looking at one after the other: of more than this many, a client could
+#: make that take minutes. No request has as many keys, but a row of named columns may.
+_MOST_KEYS: Final = 64
+
 #: Below this many bytes plain Python values are faster than buffers.
 _SMALL: Final = 1024
 
@@ -67,10 +71,13 @@ def fields(node: Any) -> dict[str, Any]:
     """The keys and values of a parsed object; lists and objects among them stay unread.
 
     simdjson throws a C++ exception for a key that is missing, which costs more than listing
-    the keys that are there; and its ``items`` would read all of it.
+    the keys that are there; and its ``items`` would read all of it, which is done for an object
+    of many keys alone.
     """
     if isinstance(node, dict):
         return node
+    if len(node) > _MOST_KEYS:
+        return dict(node.as_dict())
     try:
         found = {key: node[key] for key in node}
     except KeyError:  # simdjson does not find a key with a NUL character

@@ -159,7 +159,7 @@ def by_name(specs: Sequence[TensorSpec], *, batch: bool = True) -> Schema:
 
 
 def instances(signature: Signature) -> Schema:
-    """A body of `modelport.serve.instances_codec`: rows or columns."""
+    """A body of `modelport.serve.tfserving.instances`: rows or columns."""
     inputs = signature.inputs
     return {
         "oneOf": [

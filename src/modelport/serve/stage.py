@@ -24,9 +24,9 @@ from modelport.core.errors import (
 )
 from modelport.core.options import ServeOptions
 from modelport.serve.app import App
-from modelport.serve.azure_host import CustomHandler
 from modelport.serve.base import ModelSpec, SideTransport, Transport
 from modelport.serve.guard import Guard
+from modelport.serve.hosts.azure import CustomHandler
 from modelport.serve.limits import usable_cores
 from modelport.serve.metrics import metrics_of
 from modelport.serve.models import LoadingOptions, ServedModel
@@ -213,8 +213,11 @@ def _check(models: Sequence[ModelSpec], options: ServeOptions, guard: Guard) -> 
             hint="set MODELPORT_API_KEY or --api-key-file, listen on 127.0.0.1, or say "
             "--allow-anonymous",
         )
-    for port in (options.port, *([options.grpc_port] if options.grpc_port else ())):
-        _check_port(options.host, port)
+    _check_port(options.host, options.port, "--port")
+    if options.grpc_port:
+        if options.grpc_port == options.port:
+            raise InputError(f"HTTP and gRPC cannot share port {options.port}")
+        _check_port(options.host, options.grpc_port, "--grpc-port")
 
 
 def _is_loopback(host: str) -> bool:
@@ -226,14 +229,14 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _check_port(host: str, port: int) -> None:
+def _check_port(host: str, port: int, flag: str) -> None:
     """Find out whether the port is free.
 
     Workers listen with ``SO_REUSEPORT``, by which a second server would start without an
     error and take every other request.
     """
     if not 0 < port < 65536:
-        raise InputError(f"port is {port}, expected 1 to 65535")
+        raise InputError(f"{flag} is {port}, expected 1 to 65535")
     try:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[
             0
@@ -245,7 +248,7 @@ def _check_port(host: str, port: int) -> None:
     except OSError as error:
         raise ConflictError(
             f"cannot listen on {_address(host, port)}: {error.strerror or error}",
-            hint="another program uses the port: stop it, or choose another",
+            hint=f"another program uses the port: stop it, or choose {flag}",
         ) from error
 
 

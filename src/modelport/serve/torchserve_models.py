@@ -18,11 +18,11 @@ from uuid import uuid4
 from modelport.core.errors import InputError, ModelportError, NotFoundError, UnsupportedError
 from modelport.core.options import ServeOptions
 from modelport.serve.base import Headers, Place, Request, Response
-from modelport.serve.forms import media_type_of
 from modelport.serve.json_codec import dumps, parse_object, plain
 from modelport.serve.models import ServedModel, State
 from modelport.serve.statuses import status_of
 from modelport.serve.table import ModelTable
+from modelport.serve.uploads.forms import media_type_of
 
 #: What TorchServe calls an error of a status: its Java classes.
 _TYPES: Final = {

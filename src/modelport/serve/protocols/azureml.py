@@ -2,7 +2,7 @@
 
 Routes, headers, statuses and error bodies are those of ``azureml-inference-server-http`` 1.5
 (``server/routes.py``, ``api/aml_response.py``); that a body is read, and how, is
-`modelport.serve.uploads`' matter, as there a script's.
+`modelport.serve.uploads.bodies`' matter, as there a script's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from uuid import uuid4
 from modelport.core.errors import DeadlineError, EngineError, InputError, LimitError, ModelportError
 from modelport.core.options import ServeOptions
 from modelport.core.tensors import Array
-from modelport.serve import instances_codec, scoring, uploads
+from modelport.serve import scoring
 from modelport.serve.base import (
     JSON_HEADERS,
     Call,
@@ -32,10 +32,12 @@ from modelport.serve.base import (
     Route,
 )
 from modelport.serve.json_codec import dumps, parse_object, plain
-from modelport.serve.labelled import dumps_strict
 from modelport.serve.openapi import INFERENCE_FAILURES, Schema, document, operation
 from modelport.serve.statuses import status_of
 from modelport.serve.table import ModelTable
+from modelport.serve.tfserving import instances as instances_codec
+from modelport.serve.uploads import bodies as uploads
+from modelport.serve.uploads.labelled import dumps_strict
 
 #: Most characters of an identifier that a client chooses.
 HEADER_LIMIT: Final = 100

@@ -14,7 +14,6 @@ from typing import Any, Final
 from modelport.core.errors import InputError, ModelportError, UnsupportedError
 from modelport.core.options import ServeOptions
 from modelport.core.tensors import Array
-from modelport.serve import oip_answers, oip_codec, oip_json
 from modelport.serve.base import (
     JSON_HEADERS,
     Call,
@@ -25,11 +24,14 @@ from modelport.serve.base import (
     Route,
 )
 from modelport.serve.json_codec import dumps, is_object, parse_object, plain
-from modelport.serve.model_config import model_config, model_metadata, server_metadata
-from modelport.serve.oip_codec import HEADER_LENGTH
-from modelport.serve.oip_schemas import describe
-from modelport.serve.repository import load_model, repository_index, unload_model
-from modelport.serve.statistics import model_statistics
+from modelport.serve.oip import answers as oip_answers
+from modelport.serve.oip import codec as oip_codec
+from modelport.serve.oip import requests as oip_json
+from modelport.serve.oip.codec import HEADER_LENGTH
+from modelport.serve.oip.config import model_config, model_metadata, server_metadata
+from modelport.serve.oip.repository import load_model, repository_index, unload_model
+from modelport.serve.oip.schemas import describe
+from modelport.serve.oip.statistics import model_statistics
 from modelport.serve.statuses import status_of
 from modelport.serve.table import ModelTable
 

@@ -19,10 +19,10 @@ from modelport.core.errors import InputError, ModelportError, UnsupportedError
 from modelport.core.options import ServeOptions
 from modelport.core.tensors import Array
 from modelport.serve.base import Answer, Call, ModelIdentity, Place, Request, Response, Route
-from modelport.serve.model_config import model_config, model_metadata, server_metadata
+from modelport.serve.oip.config import model_config, model_metadata, server_metadata
+from modelport.serve.oip.repository import load_model, repository_index, unload_model
+from modelport.serve.oip.statistics import model_statistics
 from modelport.serve.protos import inference, message, service
-from modelport.serve.repository import load_model, repository_index, unload_model
-from modelport.serve.statistics import model_statistics
 from modelport.serve.statuses import status_of
 from modelport.serve.table import ModelTable
 

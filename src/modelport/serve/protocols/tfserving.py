@@ -16,22 +16,18 @@ from typing import Any, Final
 from modelport.core.errors import InputError, ModelportError, NotFoundError, UnsupportedError
 from modelport.core.options import ServeOptions
 from modelport.core.tensors import BYTES, Array, TensorSpec
-from modelport.serve import (
-    class_results,
-    cloud_events,
-    examples_codec,
-    instances_codec,
-    oip_codec,
-)
 from modelport.serve.base import Call, ModelIdentity, Place, Request, Response, Route
 from modelport.serve.json_codec import Reader, dumps, dumps_array, parse_object
 from modelport.serve.models import ServedModel
-from modelport.serve.rapid_json import parse_leniently
+from modelport.serve.oip import codec as oip_codec
 from modelport.serve.statuses import status_of
 from modelport.serve.table import ModelTable
-from modelport.serve.tensor_proto import DATATYPES
-from modelport.serve.tfserving_docs import describe
-from modelport.serve.tfserving_models import (
+from modelport.serve.tfserving import classes as class_results
+from modelport.serve.tfserving import cloud_events
+from modelport.serve.tfserving import examples as examples_codec
+from modelport.serve.tfserving import instances as instances_codec
+from modelport.serve.tfserving.docs import describe
+from modelport.serve.tfserving.models import (
     PREDICT,
     SIGNATURE_NAME,
     asked_models,
@@ -41,6 +37,8 @@ from modelport.serve.tfserving_models import (
     say,
     version_of,
 )
+from modelport.serve.tfserving.rapid_json import parse_leniently
+from modelport.serve.tfserving.tensor_proto import DATATYPES
 
 _FLAGS: Final = re.IGNORECASE
 _MODEL: Final = (

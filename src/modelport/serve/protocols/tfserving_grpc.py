@@ -17,13 +17,14 @@ from google.protobuf.message import DecodeError
 from modelport.core.errors import InputError, ModelportError, NotFoundError, UnsupportedError
 from modelport.core.options import ServeOptions
 from modelport.core.tensors import Array, TensorSpec
-from modelport.serve import class_results, examples_codec, tensor_proto
 from modelport.serve.base import Answer, Call, ModelIdentity, Place, Request, Response, Route
 from modelport.serve.protos import message
 from modelport.serve.statuses import status_of
 from modelport.serve.table import ModelTable
-from modelport.serve.tensor_proto import entries, field
-from modelport.serve.tfserving_models import (
+from modelport.serve.tfserving import classes as class_results
+from modelport.serve.tfserving import examples as examples_codec
+from modelport.serve.tfserving import tensor_proto
+from modelport.serve.tfserving.models import (
     CLASSIFY,
     CODES,
     PREDICT,
@@ -36,8 +37,9 @@ from modelport.serve.tfserving_models import (
     say,
     version_of,
 )
-from modelport.serve.tfserving_reload import reload_config
-from modelport.serve.tfserving_results import model_spec, result_message
+from modelport.serve.tfserving.reload import reload_config
+from modelport.serve.tfserving.results import model_spec, result_message
+from modelport.serve.tfserving.tensor_proto import entries, field
 
 _PACKAGE: Final = "tensorflow.serving"
 _PREDICTION: Final = f"/{_PACKAGE}.PredictionService/"

@@ -2,8 +2,8 @@
 
 Source: ``pytorch/serve`` 0.12 (``frontend``: ``InferenceRequestHandler``,
 ``ManagementRequestHandler``, ``NettyUtils``). A handler there decides what a body is and what its
-answer is; here that is `modelport.serve.uploads`, and of labels ``{label: probability}``, as its
-image classifier answers. TorchServe's gRPC API is not served: see Open Inference V2 for one.
+answer is; here that is `modelport.serve.uploads.bodies`, and of labels ``{label: probability}``,
+as its image classifier answers. TorchServe's gRPC API is not served: see Open Inference V2.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any, Final
 from modelport.core.errors import ModelportError, UnsupportedError
 from modelport.core.options import ServeOptions
 from modelport.core.tensors import Array
-from modelport.serve import uploads
 from modelport.serve.base import Call, ModelIdentity, Place, Request, Response, Route
-from modelport.serve.labelled import best_labels, dumps_strict, label_outputs, rows_by_name
 from modelport.serve.openapi import INFERENCE_FAILURES, Schema, document, operation
 from modelport.serve.table import ModelTable
 from modelport.serve.torchserve_models import Management, answer, failure, failure_of, version_of
-from modelport.serve.uploads import Form
+from modelport.serve.uploads import bodies as uploads
+from modelport.serve.uploads.bodies import Form
+from modelport.serve.uploads.labelled import best_labels, dumps_strict, label_outputs, rows_by_name
 
 _MODEL: Final = r"(?P<model>[^/]+)(?:/(?P<version>[^/]+))?"
 

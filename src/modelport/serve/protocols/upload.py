@@ -1,7 +1,7 @@
 """Files and images: ``POST /predict``, multipart or raw.
 
 ``curl -F image=@cat.jpg``, ``curl --data-binary @cat.jpg``, a text, a form, or JSON: see
-`modelport.serve.uploads`. A protocol of modelport's own; it has no other source.
+`modelport.serve.uploads.bodies`. A protocol of modelport's own; it has no other source.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from urllib.parse import parse_qs
 from modelport.core.errors import InputError, ModelportError
 from modelport.core.options import ServeOptions
 from modelport.core.tensors import Array
-from modelport.serve import uploads
 from modelport.serve.base import (
     JSON_HEADERS,
     Call,
@@ -25,7 +24,6 @@ from modelport.serve.base import (
     Route,
 )
 from modelport.serve.json_codec import dumps
-from modelport.serve.labelled import best_labels, dumps_strict, label_outputs, rows_by_name
 from modelport.serve.openapi import (
     INFERENCE_FAILURES,
     Schema,
@@ -34,6 +32,8 @@ from modelport.serve.openapi import (
 )
 from modelport.serve.statuses import status_of
 from modelport.serve.table import ModelTable
+from modelport.serve.uploads import bodies as uploads
+from modelport.serve.uploads.labelled import best_labels, dumps_strict, label_outputs, rows_by_name
 
 _PATTERN: Final = re.compile(r"/predict(?:/(?P<model>[^/]+))?")
 

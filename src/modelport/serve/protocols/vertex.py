@@ -1,8 +1,8 @@
 """Vertex AI custom containers: the routes that ``AIP_PREDICT_ROUTE`` and ``AIP_HEALTH_ROUTE`` name.
 
 ``{"instances", "parameters"}`` → ``{"predictions"}`` of equal length and order, and with
-``rawPredict`` any body that `modelport.serve.uploads` or `modelport.serve.scoring` reads, or an
-Open Inference V2 request.
+``rawPredict`` any body that `modelport.serve.uploads.bodies` or `modelport.serve.scoring` reads,
+or an Open Inference V2 request.
 Sources: ``google-cloud-aiplatform`` (``aiplatform.prediction``, ``ModelContainerSpec``) and
 Triton's ``src/vertex_ai_server.cc``.
 
@@ -23,7 +23,7 @@ from modelport.adapters import find_adapter
 from modelport.core.errors import InputError, ModelportError, NotFoundError
 from modelport.core.options import ServeOptions
 from modelport.core.tensors import Array
-from modelport.serve import instances_codec, scoring, uploads
+from modelport.serve import scoring
 from modelport.serve.base import (
     JSON_HEADERS,
     Call,
@@ -34,13 +34,15 @@ from modelport.serve.base import (
     Route,
     WireProtocol,
 )
-from modelport.serve.forms import media_type_of
 from modelport.serve.json_codec import dumps, fields, is_list, is_object, parse_object
-from modelport.serve.labelled import strict
-from modelport.serve.oip_codec import HEADER_LENGTH
+from modelport.serve.oip.codec import HEADER_LENGTH
 from modelport.serve.openapi import INFERENCE_FAILURES, operation
 from modelport.serve.statuses import status_of
 from modelport.serve.table import ModelTable
+from modelport.serve.tfserving import instances as instances_codec
+from modelport.serve.uploads import bodies as uploads
+from modelport.serve.uploads.forms import media_type_of
+from modelport.serve.uploads.labelled import strict
 
 #: V2 with raw tensors behind its JSON; Vertex AI does not pass on V2's own header.
 BINARY: Final = "application/vnd.vertex-ai-triton.binary+json"

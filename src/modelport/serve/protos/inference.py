@@ -15,11 +15,11 @@ import numpy as np
 
 from modelport.core.errors import InputError, ModelportError, SignatureError
 from modelport.core.tensors import STRING, Array, TensorSpec
-from modelport.serve import oip_codec
 from modelport.serve.base import Call, ModelIdentity
-from modelport.serve.classification import check_classes, class_count, classify
-from modelport.serve.oip_codec import BFLOAT16, DATATYPES
-from modelport.serve.oip_parameters import SHARED_MEMORY, check_parameters, no_shared_memory
+from modelport.serve.oip import codec as oip_codec
+from modelport.serve.oip.classification import check_classes, class_count, classify
+from modelport.serve.oip.codec import BFLOAT16, DATATYPES
+from modelport.serve.oip.parameters import SHARED_MEMORY, check_parameters, no_shared_memory
 from modelport.serve.protos import message
 
 #: Datatype → the field of ``InferTensorContents`` that holds it; there is none for FP16 and BF16.

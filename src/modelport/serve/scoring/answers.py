@@ -9,11 +9,11 @@ from typing import Final
 from modelport.adapters import find_adapter
 from modelport.core.errors import NotAcceptableError
 from modelport.core.tensors import Array
-from modelport.serve import instances_codec
 from modelport.serve.base import Call, ModelIdentity, Response, WireProtocol
 from modelport.serve.json_codec import dumps_array
-from modelport.serve.oip_codec import HEADER_LENGTH
+from modelport.serve.oip.codec import HEADER_LENGTH
 from modelport.serve.scoring import csv_body, json_body, media, npy
+from modelport.serve.tfserving import instances as instances_codec
 
 #: What is written, the default first.
 OFFERS: Final = (media.JSON, media.JSON_LINES, media.CSV, media.NPY)

@@ -8,8 +8,8 @@ from modelport.adapters import find_adapter
 from modelport.core.errors import InputError, MediaTypeError, MissingPackageError
 from modelport.core.signature import Signature
 from modelport.core.tensors import BYTES, STRING, Array, TensorSpec
-from modelport.serve import oip_codec
 from modelport.serve.base import Call, ModelIdentity, Request, WireProtocol
+from modelport.serve.oip import codec as oip_codec
 from modelport.serve.scoring import csv_body, json_body, media, npy
 from modelport.serve.scoring.answers import OFFERS, Context
 

@@ -16,7 +16,6 @@ import orjson
 from modelport.core.errors import InputError, ModelportError, SignatureError
 from modelport.core.signature import Signature
 from modelport.core.tensors import BYTES, STRING, Array, TensorSpec
-from modelport.serve import instances_codec
 from modelport.serve.json_codec import (
     Reader,
     fields,
@@ -28,6 +27,7 @@ from modelport.serve.json_codec import (
 )
 from modelport.serve.scoring.columns import Part, in_order, plan
 from modelport.serve.scoring.npy import as_rows
+from modelport.serve.tfserving import instances as instances_codec
 
 ROWS: Final = "rows"
 COLUMNS: Final = "columns"

@@ -16,6 +16,9 @@ from modelport.core.signature import Signature
 from modelport.core.tensors import Array
 from modelport.serve.scoring.columns import cast
 
+#: The last code point of Unicode.
+_LAST_CODE = 0x10FFFF
+
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -76,6 +79,11 @@ def _parse(body: bytes) -> Array:
             return np.char.decode(array, "utf-8")
         except UnicodeDecodeError as error:
             raise InputError("the .npy body holds text that is not UTF-8") from error
+    if dtype.kind == "U":
+        # NumPy reads these as they come, and the interpreter fails on what is no character.
+        codes = np.frombuffer(raw, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+        if ((codes > _LAST_CODE) | ((codes >= 0xD800) & (codes <= 0xDFFF))).any():
+            raise InputError("the .npy body holds text that is not Unicode")
     if dtype.kind == "b" and array.size and int(array.view(np.uint8).max()) > 1:
         raise InputError("the .npy body holds a truth value other than 0 and 1")
     # One row after the other, in this machine's byte order.

@@ -6,8 +6,6 @@ Streams are rare, and each holds a thread.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +25,8 @@ from modelport.serve.transports.grpc.lanes import Lane, Metadata, refusal
 
 #: Most streams at once; each holds a thread. One more is refused.
 _STREAMS: Final = 64
+#: Most of these that only watch: they need no key, and must not keep others out.
+_WATCHES: Final = _STREAMS // 2
 #: Most calls at once of one connection; a client waits with more.
 _CALLS: Final = 1024
 #: Seconds for the last events of a server whose calls have all ended.
@@ -120,6 +120,7 @@ class _Streams:
         #: Set when the server stops.
         self.stopping = threading.Event()
         self._app = app
+        self._watches = threading.BoundedSemaphore(_WATCHES)
         self._routes = {
             route.example: route for _, route in app.routes if route.stream or route.watch
         }
@@ -131,13 +132,18 @@ class _Streams:
             return None
         metadata = Metadata(details.invocation_metadata)
         if route.watch:
-            return grpc.unary_stream_rpc_method_handler(partial(self._watch, route, metadata))
+            # The message is taken here, and not by grpcio on a thread that waits for it before.
+            return grpc.stream_stream_rpc_method_handler(partial(self._watch, route, metadata))
         return grpc.stream_stream_rpc_method_handler(partial(self._stream, route, metadata))
 
     def _stream(
         self, route: Route, metadata: Metadata, bodies: Iterator[bytes], context: Any
     ) -> Iterator[bytes]:
         """Answer each message by itself."""
+        # Before the first message: a stream holds a thread, also one that brings none.
+        asked = Request("POST", route.example, metadata, b"")
+        if (refused := self._app.before_body(asked, None)) is not None:
+            context.abort(*refusal(refused))
         for body in bodies:
             request = Request("POST", route.example, metadata, body)
             response = self._app.answer(request)
@@ -149,15 +155,22 @@ class _Streams:
             yield response.body
 
     def _watch(
-        self, route: Route, metadata: Metadata, body: bytes, context: Any
+        self, route: Route, metadata: Metadata, bodies: Iterator[bytes], context: Any
     ) -> Iterator[bytes]:
         """Answer the one message again whenever the answer has changed."""
-        told = None
-        while context.is_active() and not self.stopping.is_set():
-            response = self._app.answer(Request("POST", route.example, metadata, body))
-            if response.status != 200:
-                context.abort(*refusal(response))
-            if response.body != told:
-                told = response.body
-                yield told
-            self.stopping.wait(_LOOK_SECONDS)
+        if not self._watches.acquire(blocking=False):
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_WATCHES} clients watch already")
+        try:
+            told, body = None, next(bodies, None)
+            if body is None:
+                context.abort(grpc.StatusCode.UNIMPLEMENTED, "the call has no message")
+            while context.is_active() and not self.stopping.is_set():
+                response = self._app.answer(Request("POST", route.example, metadata, body))
+                if response.status != 200:
+                    context.abort(*refusal(response))
+                if response.body != told:
+                    told = response.body
+                    yield told
+                self.stopping.wait(_LOOK_SECONDS)
+        finally:
+            self._watches.release()

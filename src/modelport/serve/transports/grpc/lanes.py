@@ -156,7 +156,7 @@ class Lane(threading.Thread):
         self._prompt = False
         self._generation = -1
         #: Whoever has no key is refused before the message is read; health needs none.
-        self._guarded = app.closed and all(route.answer is None for route in routes)
+        self._guarded = {route.example for route in routes if app.closed and not route.health}
         for path in self._paths:
             self._server.register_method(path)
 
@@ -187,7 +187,7 @@ class Lane(threading.Thread):
             self._ask(path, event.tag)
         call = _Call(self, path, event)
         self.due += 1  # its end
-        if self._guarded:
+        if path in self._guarded:
             request = Request("POST", path, Metadata(call.pairs), b"")
             if (refused := self._app.before_body(request, None)) is not None:
                 call.send(refused)

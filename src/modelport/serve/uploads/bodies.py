@@ -24,9 +24,8 @@ import numpy as np
 from modelport.core.errors import InputError, MediaTypeError, SignatureError
 from modelport.core.signature import Signature
 from modelport.core.tensors import BYTES, STRING, Array, TensorSpec
-from modelport.serve import instances_codec, oip_codec, scoring
+from modelport.serve import scoring
 from modelport.serve.base import ModelIdentity, Request
-from modelport.serve.forms import MULTIPART, Part, fields_of, media_type_of, parts_of
 from modelport.serve.json_codec import (
     Reader,
     fields,
@@ -36,8 +35,11 @@ from modelport.serve.json_codec import (
     parse,
     plain,
 )
+from modelport.serve.oip import codec as oip_codec
 from modelport.serve.openapi import Schema, instances, rows
 from modelport.serve.scoring import media
+from modelport.serve.tfserving import instances as instances_codec
+from modelport.serve.uploads.forms import MULTIPART, Part, fields_of, media_type_of, parts_of
 
 #: Names of fields that mean the one input, whatever it is called.
 GENERIC: Final = ("file", "data", "body", "image")
@@ -122,7 +124,7 @@ def read(request: Request, model: ModelIdentity) -> Body:
     MediaTypeError
         When its media type is nothing that this model takes.
     LimitError
-        When a form has more than `modelport.serve.forms.MOST_PARTS` parts.
+        When a form has more than `modelport.serve.uploads.forms.MOST_PARTS` parts.
     SignatureError
         When a part belongs to no input, or holds another type.
     """

@@ -11,9 +11,7 @@ from typing import Any, Final
 
 from modelport.core.errors import InputError, ModelportError, SignatureError
 from modelport.core.tensors import Array, TensorSpec
-from modelport.serve import oip_codec
 from modelport.serve.base import Call, ModelIdentity
-from modelport.serve.classification import check_classes, class_count
 from modelport.serve.json_codec import (
     Reader,
     fields,
@@ -22,9 +20,11 @@ from modelport.serve.json_codec import (
     parse_object,
     plain,
 )
-from modelport.serve.oip_answers import HALF, Wanted
-from modelport.serve.oip_codec import BFLOAT16, DATATYPES, shown
-from modelport.serve.oip_parameters import (
+from modelport.serve.oip import codec as oip_codec
+from modelport.serve.oip.answers import HALF, Wanted
+from modelport.serve.oip.classification import check_classes, class_count
+from modelport.serve.oip.codec import BFLOAT16, DATATYPES, shown
+from modelport.serve.oip.parameters import (
     SHARED_MEMORY,
     check_parameters,
     flag,

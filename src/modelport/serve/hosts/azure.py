@@ -23,8 +23,8 @@ from urllib.parse import unquote, urlsplit
 from modelport.core.errors import InputError, ModelportError, NotAcceptableError
 from modelport.serve.app import App
 from modelport.serve.base import Request, Response
-from modelport.serve.envelopes import bare_request, clean, joined, text_of
-from modelport.serve.gateway_paths import without_front
+from modelport.serve.hosts.envelopes import bare_request, clean, joined, text_of
+from modelport.serve.hosts.gateway_paths import without_front
 
 #: How the host's settings come to a handler: ``extensions.http.routePrefix`` of ``host.json`` as
 #: an application setting. The host's own default is ``api``.

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from modelport.core.tensors import BYTES, TensorSpec
 from modelport.serve.base import ModelIdentity
-from modelport.serve.oip_codec import BFLOAT16, DATATYPES, HEADER_LENGTH
+from modelport.serve.oip.codec import BFLOAT16, DATATYPES, HEADER_LENGTH
 from modelport.serve.openapi import INFERENCE_FAILURES, Schema, element, operation
 
 _JSON: Final = "application/json"

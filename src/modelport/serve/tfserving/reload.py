@@ -18,7 +18,7 @@ from modelport.core.errors import (
 from modelport.serve.models import ServedModel, State
 from modelport.serve.statuses import grpc_code, status_of
 from modelport.serve.table import ModelTable
-from modelport.serve.tfserving_models import CODES
+from modelport.serve.tfserving.models import CODES
 
 
 def reload_config(table: ModelTable, config: Any) -> tuple[int, str]:

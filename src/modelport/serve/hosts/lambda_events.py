@@ -19,8 +19,8 @@ from typing import Any, Final
 from modelport.core.errors import InputError
 from modelport.core.options import MIB
 from modelport.serve.base import Request, Response
-from modelport.serve.envelopes import clean, joined, text_of
-from modelport.serve.gateway_paths import inner_path, query_of
+from modelport.serve.hosts.envelopes import clean, joined, text_of
+from modelport.serve.hosts.gateway_paths import inner_path, query_of
 
 Event = Mapping[str, Any]
 Reply = dict[str, Any]

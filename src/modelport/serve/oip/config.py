@@ -14,7 +14,7 @@ from modelport.core.options import ServeOptions
 from modelport.core.tensors import BYTES, TensorSpec
 from modelport.serve.base import ModelIdentity, Place
 from modelport.serve.models import State
-from modelport.serve.oip_codec import CONTENT, DATATYPES
+from modelport.serve.oip.codec import CONTENT, DATATYPES
 from modelport.serve.table import ModelTable
 
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from modelport.core.errors import InputError
 from modelport.core.tensors import BYTES, TensorSpec
-from modelport.serve import class_results, cloud_events
 from modelport.serve.base import ModelIdentity, Route
 from modelport.serve.openapi import (
     INFERENCE_FAILURES,
@@ -19,6 +18,8 @@ from modelport.serve.openapi import (
     operation,
     rows,
 )
+from modelport.serve.tfserving import classes as class_results
+from modelport.serve.tfserving import cloud_events
 
 _JSON: Final = "application/json"
 

@@ -13,11 +13,11 @@ from typing import Final
 
 from modelport.core.errors import InputError
 from modelport.core.tensors import STRING, Array
-from modelport.serve import oip_codec
 from modelport.serve.base import Call, ModelIdentity, Response
-from modelport.serve.classification import classify
 from modelport.serve.json_codec import dumps, dumps_array
-from modelport.serve.oip_codec import DATATYPES, HEADER_LENGTH
+from modelport.serve.oip import codec as oip_codec
+from modelport.serve.oip.classification import classify
+from modelport.serve.oip.codec import DATATYPES, HEADER_LENGTH
 
 #: By rank, how a shape is written.
 _SIZES: Final = tuple(b",".join([b"%d"] * rank) for rank in range(65))

@@ -14,7 +14,7 @@ import numpy as np
 
 from modelport.core.errors import InputError
 from modelport.core.tensors import Array, TensorSpec
-from modelport.serve.oip_codec import shown
+from modelport.serve.oip.codec import shown
 
 #: The protocol's integers have 64 bits.
 _END: Final = 2**64

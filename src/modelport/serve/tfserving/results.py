@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from modelport.core.tensors import Array
-from modelport.serve import class_results
 from modelport.serve.base import ModelIdentity
-from modelport.serve.tensor_proto import field, varint
-from modelport.serve.tfserving_models import REGRESS, SIGNATURE_NAME
+from modelport.serve.tfserving import classes as class_results
+from modelport.serve.tfserving.models import REGRESS, SIGNATURE_NAME
+from modelport.serve.tfserving.tensor_proto import field, varint
 
 
 def result_message(method: str, outputs: Mapping[str, Array], model: ModelIdentity) -> bytes:

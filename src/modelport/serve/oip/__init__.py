@@ -1,0 +1,1 @@
+"""Open Inference V2: what its REST and gRPC adapters share."""

@@ -1,0 +1,1 @@
+"""Files, forms and images as requests: what the adapters that take them share."""
