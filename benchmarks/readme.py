@@ -1,6 +1,6 @@
 """Write the measured tables into both READMEs: ``python benchmarks/readme.py``.
 
-It reads ``results/small.json`` and ``results/cnn.json`` (from ``run.py --json``),
+It reads ``results/{small,cnn,binary,grpc}.json`` (from ``run.py --json``),
 ``results/startup.json`` (from ``startup.py --json``) and ``results/conversion.json`` (from
 ``conversion.py --json``), so that no figure is typed by hand.
 """
@@ -25,6 +25,9 @@ _CONVERTED: Final = (
 _HEADER: Final = (
     "server", "8→10→1, CPU µs", "× raw", "784→256→128→10, CPU µs", "× raw", "start s", "RSS MB",
 )  # fmt: skip
+#: Of the line about raw tensors.
+_CONNECTIONS: Final = 32
+
 _NAMES: Final = {
     "granian_bare": "bare Granian prototype, no validation",
     "mosec_batching": "Mosec, batching",
@@ -72,7 +75,8 @@ def render() -> str:
     lines += sorted(rows, key=lambda row: float(row[1]))
     table = [_HEADER, ["---"] + ["---:"] * (len(_HEADER) - 1), *lines]
     text = ["| " + " | ".join(cells) + " |" for cells in table]
-    return "\n".join([*text, "", _cnn(cnn), "", _startup(startup)]) + "\n"
+    last = (_cnn(cnn), _binary(_read("binary"), _read("grpc")), _startup(startup))
+    return "\n".join([*text, *(line for item in last for line in ("", item))]) + "\n"
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -106,6 +110,28 @@ def _cnn(document: dict[str, Any]) -> str:
         spent = _median([r for r in mine if r["peer"] == "modelport"], "processor_microseconds")
         parts.append(f"{name} {spent / 1e3:.2f}")
     return f"ResNet-18 shape, 3×224×224, CPU ms: raw {floor:.2f}, {', '.join(parts)}."
+
+
+def _binary(rest: dict[str, Any], grpc: dict[str, Any]) -> str:
+    """784 features as raw tensors, ours and Triton's, at 32 connections."""
+    spent = {
+        record["peer"]: f"{_median(_of(document, record['peer']), 'processor_microseconds'):.0f}"
+        for document in (rest, grpc)
+        for record in document["servers"]
+        if record["connections"] == _CONNECTIONS
+    }
+    return (
+        f"784→256→128→10 as raw tensors, CPU µs: V2 REST {spent['modelport']} (Triton "
+        f"{spent['triton']}), V2 gRPC {spent['modelport_grpc']} (Triton {spent['triton_grpc']})."
+    )
+
+
+def _of(document: dict[str, Any], peer: str) -> list[dict[str, Any]]:
+    return [
+        record
+        for record in document["servers"]
+        if record["peer"] == peer and record["connections"] == _CONNECTIONS
+    ]
 
 
 def _startup(document: dict[str, Any]) -> str:

@@ -33,3 +33,17 @@ def test_the_server_loads_no_training_library() -> None:
         "        if not adapter.extra: adapter.load()"
     )
     assert not loaded & {"onnx", "sklearn", "pandas", "pyarrow", "joblib", "skops"}
+
+
+def test_a_server_without_grpc_and_uploads_loads_neither() -> None:
+    loaded = modules_after(
+        "from modelport.adapters import adapters_of\n"
+        "import modelport.serve.stage\n"
+        "for adapter in adapters_of('protocol'): adapter.load()"
+    )
+    assert not loaded & {"grpc", "google.protobuf", "python_multipart"}
+
+
+def test_the_command_line_is_there_before_anything_that_takes_long() -> None:
+    # Ctrl-C ends what the verbs import without a traceback.
+    assert not modules_after("import modelport.cli.main") & set(HEAVY)

@@ -64,7 +64,7 @@ def test_the_commands_run(tmp_path: Path) -> None:
     assert "0 label flips" in done.stdout
     assert '"predictions":[{"label":0' in done.stdout
     assert '"model_name":"wine"' in done.stdout
-    assert 'modelport_requests_total{model="wine",version="1",code="200"} 3' in done.stdout
+    assert 'modelport_requests_total{model="wine",version="1",code="200"} 4' in done.stdout
 
 
 def test_nothing_is_left_out() -> None:

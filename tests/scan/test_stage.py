@@ -16,6 +16,7 @@ from modelport.adapters import Adapter, find_adapter
 from modelport.core.errors import InputError, MissingPackageError, UnsafeError, UnsupportedError
 from modelport.core.source import Source
 from modelport.scan import stage
+from modelport.scan.gate import ScanGate
 from modelport.scan.stage import audit, scan
 
 
@@ -38,6 +39,15 @@ def test_content_decides_not_the_ending(name, source):
     assert audit(source(pickle.dumps([1]), name)).format == "pickle"
     with pytest.raises(UnsafeError):
         audit(source(b"cos\nsystem\n(S'true'\ntR.", name))
+
+
+def test_the_gate_names_no_flags_that_its_callers_lack(tmp_path):
+    (tmp_path / "model.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(UnsafeError) as refused:
+        ScanGate().check(tmp_path / "model.pkl")
+    assert "--trust" not in str(refused.value)
+    assert "--allow" not in str(refused.value)
+    assert "ONNX" in refused.value.hint
 
 
 @pytest.mark.parametrize("name", ["model.pkl", "model.onnx", "model.skops", "model"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modelport.core.errors import InputError, ModelportError, NotFoundError
+from modelport.core.errors import InputError, IntegrityError, ModelportError, NotFoundError
 from modelport.serve.base import ModelSpec
 from modelport.serve.discover import find_in_store, models_in, numbered, renamed
 
@@ -92,6 +92,26 @@ def test_nothing_outside_the_store(tmp_path: Path, way: str) -> None:
             find_in_store(str(store))(place, "")
 
 
+def test_no_link_further_down_leads_out_of_the_store(tmp_path: Path) -> None:
+    outside = package(tmp_path / "outside", "other")
+    store = tmp_path / "store"
+    package(store / "files", "files")
+    model = store / "files" / "model" / "model.onnx"
+    model.unlink()
+    model.symlink_to(outside / "model" / "model.onnx")
+    (store / "folder").mkdir()
+    (store / "folder" / "link").symlink_to(outside)
+    (store / "circle").symlink_to(store / "circle")
+    find = find_in_store(str(store))
+    for name, place in (("m", "folder"), ("folder", ""), ("other", ""), ("m", "files")):
+        with pytest.raises(InputError, match="outside the model store"):
+            find(name, place)
+    with pytest.raises(ModelportError):
+        find("m", "circle")
+    with pytest.raises(NotFoundError):
+        find(".", "")
+
+
 def test_without_a_store_no_place_is_opened(tmp_path: Path) -> None:
     folder = package(tmp_path / "m")
     asked = []
@@ -105,3 +125,15 @@ def test_without_a_store_no_place_is_opened(tmp_path: Path) -> None:
         find("m", str(folder))
     assert [spec.version for spec in find("m", "")] == [3]
     assert asked == ["m"]
+
+
+def test_a_damaged_package_hides_no_other(tmp_path: Path) -> None:
+    damaged = package(tmp_path / "a", "damaged")
+    (damaged / "README.md").write_bytes(b"other bytes")
+    package(tmp_path / "folder", "sound")
+    find = find_in_store(str(tmp_path))
+    assert [spec.name for spec in find("sound", "")] == ["sound"]
+    with pytest.raises(NotFoundError, match="sound"):
+        find("absent", "")
+    with pytest.raises(IntegrityError):
+        find("a", "")

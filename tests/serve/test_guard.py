@@ -111,6 +111,20 @@ def test_probes_need_no_key_by_default() -> None:
 
 @pytest.mark.parametrize(
     "path",
+    ["/v1/models/other", "/v2/models/other/ready", f"/v2/models/{NAME}/versions/7/ready"],
+)
+def test_probes_learn_no_names(server: RunningServer, path: str) -> None:
+    answer = server.get(path)
+    assert answer.status == 404
+    told = answer.json()["error"]
+    assert "there is" not in told
+    assert told.count("other") <= 1
+    headers = {"X-API-Key": KEY}
+    assert "; there is: " in server.request("GET", path, None, headers).json()["error"]
+
+
+@pytest.mark.parametrize(
+    "path",
     [
         "/nothing", "/v1", "/v2/nothing", "/v1/models", "/v2/models/other/infer", "//", "/%2f",
         "//v2/models/guarded/infer", "/v2//models/guarded/infer", "/V2/MODELS/guarded/INFER",

@@ -243,6 +243,15 @@ def test_who_goes_on(version: str, connection: str, kept: bool) -> None:
     assert heads_module.Heads().read(data).keep_alive is kept
 
 
+def test_blanks_behind_a_value_are_none_of_it() -> None:
+    """RFC 9110 §5.5; llhttp leaves them."""
+    data = b"POST /a HTTP/1.1\r\nHost: x\r\nX-API-Key:  a key \t \r\nContent-Length: 3 \r\n\r\nabc"
+    reader = new_reader()
+    reader.feed(data)
+    head, body = reader.next()
+    assert (head.headers["x-api-key"], body) == ("a key", b"abc")
+
+
 def test_not_everything_is_remembered() -> None:
     heads = heads_module.Heads()
     for number in range(2000):

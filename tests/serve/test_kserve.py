@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -14,13 +15,14 @@ from clients import run_client
 
 from modelport.core.options import ServeOptions
 from modelport.serve.app import App
-from modelport.serve.base import ModelSpec, Request
+from modelport.serve.base import ModelSpec, Request, Response
 from modelport.serve.guard import Guard
 from modelport.serve.metrics import metrics_of
 from modelport.serve.models import State
 from modelport.serve.protocols.kserve import KServe
 from modelport.serve.protocols.tfserving import TensorFlowServing
 from modelport.serve.table import ModelTable
+from modelport.serve.tfserving import cloud_events
 
 from . import onnx_models
 from .packages import build_package
@@ -245,3 +247,13 @@ def test_readiness_while_loading(tmp_path: Path) -> None:
     assert (status, answer["model_version_status"]) == (503, [version("AVAILABLE")])
     table.models[0].state = State.END
     assert ask(app, "/v1/models/m/versions/1")[1]["model_version_status"] == [version("END")]
+
+
+@pytest.mark.parametrize("name", ["モデル", "a\r\nx: y"])
+def test_a_cloud_events_source_is_a_uri(name: str) -> None:
+    """Names are any text; a header of an ASGI server is Latin-1, and nowhere has it line ends."""
+    response = cloud_events.wrap(Response(200, b"{}"), name, binary=True)
+    source = dict(response.headers)["ce-source"]
+    assert source.isascii()
+    assert source.isprintable()
+    assert unquote(source) == f"io.kserve.inference.{name}"

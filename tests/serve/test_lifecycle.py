@@ -255,10 +255,34 @@ def test_consent_to_other_machines(dense: Path, serve: Serve) -> None:
 
 @pytest.mark.parametrize(
     ("flag", "value"),
-    [("--port", "0"), ("--port", "70000"), ("--workers", "-1"), ("--threads", "-1")],
+    [
+        ("--port", "0"),
+        ("--port", "70000"),
+        ("--workers", "-1"),
+        ("--threads", "-1"),
+        ("--max-body", "-1"),
+        ("--max-batch", "0"),
+        ("--max-queue", "-5"),
+        ("--timeout", "nan"),
+        ("--body-timeout", "-0.5"),
+        ("--grace", "-1.0"),
+        ("--compress-above", "-1"),
+    ],
 )
 def test_options_out_of_range(dense: Path, launch: Serve, flag: str, value: str) -> None:
-    expect_exit(launch([dense], [flag, value]), 2, value)
+    expect_exit(launch([dense], [flag, value]), 2, f"{flag} is {value}")
+
+
+def test_one_port_for_both_transports(dense: Path, launch: Serve) -> None:
+    server = launch([dense], ["--port", "18321", "--grpc-port", "18321"])
+    expect_exit(server, 2, "18321", "hint: ", "--grpc-port")
+
+
+def test_an_address_of_another_machine(dense: Path, launch: Serve) -> None:
+    # 192.0.2.0/24 is nobody's: RFC 5737.
+    server = launch([dense], ["--host", "192.0.2.1", "--allow-anonymous"])
+    expect_exit(server, 2, "cannot listen on 192.0.2.1", "--host")
+    assert "another program" not in server.log()
 
 
 def test_packages_of_one_name_are_versions(tmp_path: Path, serve: Serve) -> None:

@@ -330,6 +330,14 @@ def test_npy_headers_are_not_believed(header: str) -> None:
     assert type(refused(MATRIX, body, NPY)) is InputError
 
 
+@pytest.mark.parametrize("code", [0xD800, 0x110000, 0xFFFFFFFF])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_npy_text_must_be_unicode(code: int, order: str) -> None:
+    body = npy(np.array(["a"], f"{order}U1"))[:-4] + np.array([code], f"{order}u4").tobytes()
+    with pytest.raises(InputError, match="not Unicode"):
+        read(TEXTS, body, NPY)
+
+
 def test_npy_pickles_are_not_read() -> None:
     file = io.BytesIO()
     np.save(file, np.array([{"a": 1}], object), allow_pickle=True)
@@ -342,6 +350,36 @@ def test_parquet_that_unpacks_to_too_much() -> None:
     pyarrow.parquet.write_table(table, file, compression="zstd")
     assert len(file.getvalue()) < 1 << 20
     assert isinstance(refused(NAMED, file.getvalue(), PARQUET), LimitError)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"use_dictionary": False, "column_encoding": {"text": "DELTA_BYTE_ARRAY"}}],
+)
+def test_parquet_of_one_text_many_times(options: dict[str, Any]) -> None:
+    """A few hundred bytes that would be gigabytes; the same of little text is read."""
+
+    def body(text: str, rows: int) -> bytes:
+        file = io.BytesIO()
+        table = pyarrow.table({"text": pyarrow.array([text] * rows)})
+        pyarrow.parquet.write_table(table, file, compression="zstd", **options)
+        return file.getvalue()
+
+    expected = np.array(["ab"] * 3, object)
+    same(read(TEXTS, body("ab", 3), PARQUET)[0], {"text": expected})
+    bomb = body("x" * (128 << 10), 4096)
+    assert len(bomb) < 10_000
+    assert isinstance(refused(TEXTS, bomb, PARQUET), LimitError)
+
+
+def test_parquet_of_one_list_that_never_ends() -> None:
+    values = pyarrow.array(np.zeros(12_000_000))
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(
+        pyarrow.table({"x": pyarrow.ListArray.from_arrays([0, len(values)], values)}), file
+    )
+    assert len(file.getvalue()) < 10_000
+    assert isinstance(refused(MATRIX, file.getvalue(), PARQUET), LimitError)
 
 
 def test_parquet_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,24 @@ def test_unknown_names(store: Path) -> None:
         table.unload("nothing")
 
 
+def test_nothing_is_kept_of_what_clients_only_name(store: Path) -> None:
+    table = table_of(store, "a")
+    for number in range(3):
+        with pytest.raises(NotFoundError):
+            table.unload(f"none-{number}")
+        with pytest.raises(ParityError):
+            table.load(f"other-{number}", "wrong")
+    assert not table._busy
+    assert b"other-" not in table.metrics.render()
+
+
+def test_counters_of_models_loaded_at_once_are_their_own(store: Path) -> None:
+    metrics = table_of(store, "a").metrics
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(metrics.add, [f'model="{number}"' for number in range(400)]))
+    assert sorted(found) == list(range(2, 402))
+
+
 def test_only_where_it_is_allowed(store: Path) -> None:
     table = table_of(store, "a", control=False)
     for change in (table.load, table.unload):

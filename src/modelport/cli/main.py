@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from modelport import __version__
-from modelport.cli.output import print_error
 from modelport.core.errors import ModelportError
 
 #: Verb → what it does, in the order of the pipeline. Each is a module of this package.
@@ -49,13 +48,16 @@ modelport.toml. Exit codes: 0 done, 1 our failure, 2 your input, 3 parity or int
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    parser = _parser(words)
-    options = parser.parse_args(words)
-    as_json: bool = getattr(options, "json", False)
+    as_json = False
     try:
+        options = _parser(words).parse_args(words)
+        as_json = getattr(options, "json", False)
         code: int = options.run(options)
         sys.stdout.flush()
     except ModelportError as error:
+        # Not above: what takes long to import is imported where Ctrl-C ends it without a traceback.
+        from modelport.cli.output import print_error
+
         print_error(error, as_json=as_json)
         return error.exit_code
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@
     │   ├── SignatureError       tensors that do not fit the signature
     │   ├── UnsupportedError     valid, but nothing here can handle it
     │   ├── MissingPackageError  an optional package is not installed
+    │   ├── UnauthenticatedError no key, or a wrong one
     │   ├── MediaTypeError       a body in a format that nobody here reads
     │   ├── NotAcceptableError   an answer asked for in a format that nobody here writes
     │   └── LimitError           larger, longer or more than allowed
@@ -16,7 +17,6 @@
     │   ├── UnsafeError          the scan found something that could run code
     │   ├── IntegrityError       bytes differ from their digest, a record from its chain
     │   └── ParityError          the answers differ from the source model's
-    ├── UnauthenticatedError     no key, or a wrong one; exit code 3
     ├── UnavailableError         not ready yet, or shutting down; exit code 1
     │   ├── DeadlineError        it took longer than it may
     │   └── ExhaustedError       no memory is left for it
@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Final
 
 
 class ModelportError(Exception):
@@ -78,6 +78,9 @@ class InputError(ModelportError):
     exit_code = 2
 
 
+_THERE_IS: Final = "; there is"
+
+
 class NotFoundError(InputError):
     """Something was named that does not exist.
 
@@ -99,13 +102,17 @@ class NotFoundError(InputError):
         ordered = [*near, *(k for k in known if k not in near)]
         shown = ", ".join(ordered[:20]) + (", …" if len(ordered) > 20 else "")
         super().__init__(
-            f"{what} not found: {name}; " + (f"there is: {shown}" if ordered else "there is none"),
+            f"{what} not found: {name}{_THERE_IS}" + (f": {shown}" if ordered else " none"),
             where=where,
             hint=hint,
         )
         self.what = what
         self.name = name
         self.known = known
+
+    def without_known(self) -> None:
+        """Leave the names that exist out of the message: not everybody may learn them."""
+        self.message = self.message.partition(_THERE_IS)[0]
 
 
 class ConflictError(InputError):
@@ -154,10 +161,8 @@ class ParityError(RefusedError):
     """The converted model's answers differ from the source model's."""
 
 
-class UnauthenticatedError(ModelportError):
+class UnauthenticatedError(InputError):
     """The caller gave no key, or a wrong one."""
-
-    exit_code = 3
 
 
 class UnavailableError(ModelportError):

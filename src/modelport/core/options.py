@@ -103,7 +103,7 @@ class ServeOptions:
     name : str
         What clients call the first model, instead of the name in its package.
     workers : int
-        Processes. 0: one.
+        Processes.
     threads : int
         Inference threads of each worker. 0: the cores this process may use, divided by the
         workers.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from modelport.core.errors import UnsafeError
 from modelport.core.source import Source
 from modelport.scan.stage import audit
 
@@ -22,4 +23,9 @@ class ScanGate:
         UnsafeError
             When loading it could run code.
         """
-        audit(Source.of(path))
+        try:
+            audit(Source.of(path))
+        except UnsafeError as error:
+            # The scan's own hint names flags of 'pack'; nothing opens this gate.
+            error.hint = "pack it as ONNX, which runs no code: leave '--engine native' out"
+            raise

@@ -21,6 +21,7 @@ from modelport.core.errors import (
     ExhaustedError,
     LimitError,
     ModelportError,
+    NotFoundError,
     UnauthenticatedError,
 )
 from modelport.core.options import KIB, ServeOptions
@@ -244,6 +245,9 @@ class App:
             self._decompress(request)
             response = route.answer(self.table, place, request) if route.answer else None
         except ModelportError as error:
+            if isinstance(error, NotFoundError) and self.closed and self._refused(request):
+                # Probes bring no key: they learn about the model they name, and of no other.
+                error.without_known()
             return _error_of(protocol, error)
         except Exception:
             return protocol.error(_defect(request))
@@ -323,7 +327,7 @@ def _finish(answering: Coroutine[Any, Any, Response]) -> Response:
 
 
 def _defect(request: Request) -> EngineError:
-    _log.exception("defect while answering %s", request.path)
+    _log.exception("defect while answering %r", request.path)
     return EngineError("internal error; the server's log has the cause")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from modelport.core.errors import InputError, NotFoundError
+from modelport.core.errors import InputError, ModelportError, NotFoundError
 from modelport.core.manifest import check_name
 from modelport.core.package import is_package, open_package
 from modelport.serve.base import ModelSpec
@@ -20,6 +21,8 @@ MODELS_VARIABLE: Final = "MODELPORT_MODELS"
 #: A platform unpacks an archive into a folder of its own, and the archive may hold another; TF
 #: Serving's layout is ``NAME/VERSION``.
 _DEEPEST: Final = 3
+
+_log = logging.getLogger(__name__)
 
 
 def models_in(path: Path) -> list[ModelSpec]:
@@ -91,9 +94,23 @@ def _search(path: Path, depth: int) -> Sequence[ModelSpec]:
         return [ModelSpec(check_name(path.stem.lower().replace(" ", "-")), 1, str(path))]
     if depth == 0 or not path.is_dir():
         return []
+    return [spec for child in _children(path) for spec in _search(child, depth - 1)]
+
+
+def _sound(path: Path, depth: int) -> list[ModelSpec]:
+    """As `_search`, without what is damaged: it must not hide the models beside it."""
+    if depth and path.is_dir() and not is_package(path):
+        return [spec for child in _children(path) for spec in _sound(child, depth - 1)]
+    try:
+        return list(_search(path, 0))
+    except ModelportError as error:
+        _log.warning("left out of the model store: %s", error.line)
+        return []
+
+
+def _children(folder: Path) -> list[Path]:
     # Hidden folders are what Kubernetes and editors leave beside the real ones.
-    children = sorted(child for child in path.iterdir() if not child.name.startswith("."))
-    return [spec for child in children for spec in _search(child, depth - 1)]
+    return sorted(child for child in folder.iterdir() if not child.name.startswith("."))
 
 
 def numbered(specs: Sequence[ModelSpec], others: Sequence[ModelSpec] = ()) -> list[ModelSpec]:
@@ -128,17 +145,17 @@ def find_in_store(store: str, otherwise: Finder | None = None) -> Finder:
 
     def find(name: str, place: str) -> list[ModelSpec]:
         if place:
-            return renamed(models_in(_inside(folder, place)), name)
+            return renamed(_all_inside(folder, models_in(_inside(folder, place))), name)
         if folder is not None:
             inside = _inside(folder, name)
-            if inside.is_dir():
-                return renamed(models_in(inside), name)
-            named = [spec for spec in _search(folder, _DEEPEST) if spec.name == name]
+            if inside.is_dir() and inside != folder:
+                return renamed(_all_inside(folder, models_in(inside)), name)
+            named = [spec for spec in _sound(folder, _DEEPEST) if spec.name == name]
             if named:
-                return numbered(named)
+                return numbered(_all_inside(folder, named))
         if otherwise is not None:
             return list(otherwise(name, ""))
-        known = sorted({spec.name for spec in _search(folder, _DEEPEST)}) if folder else []
+        known = sorted({spec.name for spec in _sound(folder, _DEEPEST)}) if folder else []
         raise NotFoundError("model in the store", name, known)
 
     return find
@@ -154,8 +171,19 @@ def _inside(folder: Path | None, place: str) -> Path:
     try:
         path = (folder / place.removeprefix("file://")).resolve()
         path.exists()
-    except (OSError, ValueError) as error:  # names with NUL, or longer than any
+    # Names with NUL, or longer than any; links that go round in a circle.
+    except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{place[:80]!r} is no path: {error}") from error
     if not path.is_relative_to(folder):
         raise InputError(f"{place!r} is outside the model store", hint="see --model-store")
     return path
+
+
+def _all_inside(folder: Path | None, specs: Sequence[ModelSpec]) -> Sequence[ModelSpec]:
+    """Packages, unless a link among their files, or to one of them, leaves the store."""
+    for spec in specs:
+        path = Path(spec.path)
+        for file in (path, *path.rglob("*")):
+            if folder is not None:
+                _inside(folder, str(file))
+    return specs

@@ -163,6 +163,7 @@ class Metrics:
         self._memory = memoryview(mmap.mmap(-1, size)).cast("d")
         #: Numbers of models that came later; there is one worker then.
         self._added: list[memoryview[float]] = []
+        self._adding = threading.Lock()
         self._worker = 0
         self._started = time.time()
 
@@ -178,11 +179,12 @@ class Metrics:
 
     def add(self, labels: str) -> int:
         """Make room for one more model, or find the room that it had; only in a lone worker."""
-        if labels in self._labels:
-            return self._labels.index(labels)
-        self._labels.append(labels)
-        self._added.append(memoryview(bytearray(2 * ModelCounters.SIZE * _ITEM)).cast("d"))
-        return len(self._labels) - 1
+        with self._adding:  # models of different names are loaded at once
+            if labels in self._labels:
+                return self._labels.index(labels)
+            self._added.append(memoryview(bytearray(2 * ModelCounters.SIZE * _ITEM)).cast("d"))
+            self._labels.append(labels)
+            return len(self._labels) - 1
 
     def remove(self, index: int) -> None:
         """Show a model no more."""

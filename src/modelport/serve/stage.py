@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import ipaddress
 import logging
@@ -11,6 +12,8 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -20,6 +23,7 @@ from modelport.core.errors import (
     EngineError,
     InputError,
     ModelportError,
+    NotFoundError,
     UnsupportedError,
 )
 from modelport.core.options import ServeOptions
@@ -34,6 +38,19 @@ from modelport.serve.table import Finder, ModelTable
 from modelport.serve.workers import supervise
 
 Report = Callable[[str], None]
+
+#: The smallest value of each option that has one; 0 means none, or no limit, where it may be 0.
+_LEAST: Final = {
+    "workers": 1,
+    "threads": 0,
+    "max_body": 1,
+    "max_batch": 1,
+    "max_queue": 1,
+    "timeout": 0,
+    "body_timeout": 0,
+    "grace": 0,
+    "compress_above": 0,
+}
 
 _log = logging.getLogger(__name__)
 
@@ -192,8 +209,11 @@ def _check(models: Sequence[ModelSpec], options: ServeOptions, guard: Guard) -> 
                 f"{seen[key]} and {model.path}"
             )
         seen[key] = model.path
-    if options.workers < 1 or options.threads < 0:
-        raise InputError(f"workers is {options.workers}, threads is {options.threads}")
+    _check_numbers(options)
+    # SageMaker makes the folder with the first model.
+    store = "" if options.multi_model else options.model_store
+    if store and not Path(store).expanduser().is_dir():
+        raise NotFoundError("model store", store)
     if options.workers > 1 and not hasattr(os, "fork"):
         raise UnsupportedError("several workers need a system with fork()")
     if options.multi_model and not options.model_control:
@@ -216,8 +236,19 @@ def _check(models: Sequence[ModelSpec], options: ServeOptions, guard: Guard) -> 
     _check_port(options.host, options.port, "--port")
     if options.grpc_port:
         if options.grpc_port == options.port:
-            raise InputError(f"HTTP and gRPC cannot share port {options.port}")
+            raise InputError(
+                f"HTTP and gRPC cannot share port {options.port}",
+                hint="choose another --grpc-port",
+            )
         _check_port(options.host, options.grpc_port, "--grpc-port")
+
+
+def _check_numbers(options: ServeOptions) -> None:
+    for name, least in _LEAST.items():
+        value = getattr(options, name)
+        if not value >= least:  # nan is neither
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag} is {value}, expected at least {least}")
 
 
 def _is_loopback(host: str) -> bool:
@@ -248,7 +279,9 @@ def _check_port(host: str, port: int, flag: str) -> None:
     except OSError as error:
         raise ConflictError(
             f"cannot listen on {_address(host, port)}: {error.strerror or error}",
-            hint=f"another program uses the port: stop it, or choose {flag}",
+            hint=f"another program uses the port: stop it, or choose another with {flag}"
+            if error.errno == errno.EADDRINUSE
+            else f"choose another --host or {flag}",
         ) from error
 
 
@@ -257,7 +290,8 @@ def _addresses(options: ServeOptions) -> str:
     http = f"{scheme}://{_address(options.host, options.port)}"
     if not options.grpc_port:
         return http
-    return f"{http} and grpc://{_address(options.host, options.grpc_port)}"
+    scheme = "grpcs" if options.tls_cert else "grpc"
+    return f"{http} and {scheme}://{_address(options.host, options.grpc_port)}"
 
 
 def _address(host: str, port: int) -> str:

@@ -16,6 +16,7 @@ from modelport.core.errors import (
     ConflictError,
     DeadlineError,
     ExhaustedError,
+    ModelportError,
     NotFoundError,
     UnavailableError,
 )
@@ -68,7 +69,8 @@ class ModelTable:
         #: The event loop that answers requests; see `attach`.
         self.loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
-        self._busy: dict[str, threading.Lock] = {}
+        #: By name: who holds off others, and how many hold or wait.
+        self._busy: dict[str, tuple[threading.Lock, int]] = {}
         self._on_change: list[Callable[[], object]] = []
 
     @property
@@ -239,9 +241,17 @@ class ModelTable:
     def _alone(self, name: str) -> Iterator[None]:
         """Hold off others who load or unload the same model; other models are not concerned."""
         with self._lock:
-            lock = self._busy.setdefault(name, threading.Lock())
-        with lock:
-            yield
+            lock, users = self._busy.get(name) or (threading.Lock(), 0)
+            self._busy[name] = (lock, users + 1)
+        try:
+            with lock:
+                yield
+        finally:  # clients may name whatever they like: nothing of it is kept
+            with self._lock:
+                users = self._busy[name][1] - 1
+                self._busy[name] = (lock, users)
+                if not users:
+                    del self._busy[name]
 
     def _specs_of(self, name: str, place: str, find: Finder) -> Sequence[ModelSpec]:
         if not place:
@@ -265,7 +275,11 @@ class ModelTable:
         model = ServedModel.of(spec, self.metrics.add(label), self.metrics)
         try:
             self._loader.load(model)
-        except MemoryError as error:
+        except (ModelportError, MemoryError) as error:
+            if all(other.index != model.index for other in self.models):
+                self.metrics.remove(model.index)
+            if isinstance(error, ModelportError):
+                raise
             raise ExhaustedError(f"not enough memory for model {spec.name}") from error
         if self.loop is not None and model.batcher is not None:
             model.batcher.attach(self.loop)

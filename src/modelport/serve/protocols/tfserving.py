@@ -229,7 +229,9 @@ def _status(table: ModelTable, place: Place, request: Request) -> Response:
     try:
         models = asked_models(table, place)
     except NotFoundError as error:
-        return Response(404, dumps({"error": say(error, status=True)}))
+        unknown = NotFoundError("status", place.model, error.known)
+        unknown.message = say(error, status=True)
+        raise unknown from error
     states = [_state(model) for model in models]
     if place.version or "/" in request.path[len("/v1/models/") :]:
         return Response(200, dumps({"model_version_status": states}))

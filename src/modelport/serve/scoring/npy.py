@@ -79,7 +79,7 @@ def _parse(body: bytes) -> Array:
             return np.char.decode(array, "utf-8")
         except UnicodeDecodeError as error:
             raise InputError("the .npy body holds text that is not UTF-8") from error
-    if dtype.kind == "U":
+    if dtype.kind == "U" and expected:
         # NumPy reads these as they come, and the interpreter fails on what is no character.
         codes = np.frombuffer(raw, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
         if ((codes > _LAST_CODE) | ((codes >= 0xD800) & (codes <= 0xDFFF))).any():

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import quote
 
 from modelport.core.errors import InputError
 from modelport.core.rows import decode_base64
@@ -80,7 +81,7 @@ def wrap(response: Response, model: str, *, binary: bool) -> Response:
     attributes = {
         "specversion": "1.0",
         "id": str(uuid.uuid4()),
-        "source": f"io.kserve.inference.{model}",
+        "source": f"io.kserve.inference.{quote(model)}",  # a URI
         "type": "io.kserve.inference.response",
         "time": datetime.now(UTC).isoformat(),
     }

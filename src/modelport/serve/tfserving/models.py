@@ -101,6 +101,7 @@ def say(error: ModelportError, *, status: bool) -> str:
         return error.line
     what, name = error.what, error.name
     _, there, known = error.message.rpartition("; there is")
+    known = known if there else ""
     if what == "model":
         said = (
             f"Could not find any versions of model {name}"

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
-
 from modelport.core.errors import InputError, LimitError, MediaTypeError
 
 #: Parts of one body: more rows than a person picks files.
@@ -57,7 +54,7 @@ def media_type_of(header: str | None) -> tuple[str, dict[str, str]]:
         When it is no header that can be read.
     """
     try:
-        kind, options = parse_options_header(header or "")
+        kind, options = _options_of(header or "")
         return kind.decode("latin-1"), {
             key.decode("latin-1"): value.decode("latin-1") for key, value in options.items()
         }
@@ -78,6 +75,9 @@ def parts_of(body: bytes, boundary: str) -> list[Part]:
     LimitError
         For more than `MOST_PARTS` parts.
     """
+    from python_multipart.exceptions import FormParserError
+    from python_multipart.multipart import MultipartParser
+
     if not boundary:
         raise InputError("header Content-Type names no boundary between the parts")
     delimiter = boundary.encode("latin-1")
@@ -158,7 +158,7 @@ class _Collector:
 
     def _end(self) -> None:
         where = f"part {len(self.parts)}"
-        disposition, options = parse_options_header(self._headers.get("content-disposition"))
+        disposition, options = _options_of(self._headers.get("content-disposition"))
         if disposition != b"form-data" or b"name" not in options:
             raise InputError("no 'Content-Disposition: form-data; name=…'", where=where)
         coding = self._headers.get("content-transfer-encoding", b"binary").decode("latin-1")
@@ -166,7 +166,7 @@ class _Collector:
             raise MediaTypeError(
                 f"part is encoded as {coding!r:.40}; send it as it is", where=where
             )
-        kind, _ = parse_options_header(self._headers.get("content-type"))
+        kind, _ = _options_of(self._headers.get("content-type"))
         self.parts.append(
             Part(
                 name=_text_of(options[b"name"]),
@@ -178,6 +178,13 @@ class _Collector:
 
     def _last(self) -> None:
         self.ended = True
+
+
+def _options_of(header: str | bytes | None) -> tuple[bytes, dict[bytes, bytes]]:
+    """Servers without uploads do not wait for the import."""
+    from python_multipart.multipart import parse_options_header
+
+    return parse_options_header(header)
 
 
 def _text_of(raw: bytes) -> str:

@@ -161,9 +161,7 @@ class _Streams:
         if not self._watches.acquire(blocking=False):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_WATCHES} clients watch already")
         try:
-            told, body = None, next(bodies, None)
-            if body is None:
-                context.abort(grpc.StatusCode.UNIMPLEMENTED, "the call has no message")
+            told, body = None, next(bodies, b"")  # an empty message asks for the server
             while context.is_active() and not self.stopping.is_set():
                 response = self._app.answer(Request("POST", route.example, metadata, body))
                 if response.status != 200:

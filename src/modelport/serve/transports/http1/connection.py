@@ -304,7 +304,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _defect(self, head: Head, error: BaseException) -> Response:
-        _log.error("defect while answering %s", head.path, exc_info=error)
+        _log.error("defect while answering %r", head.path, exc_info=error)
         return refuse_plainly(self._server.app, 500, "internal error; the log has the cause")
 
 

@@ -128,7 +128,7 @@ class _Parts:
         self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        self.headers.append((name.lower(), value.rstrip(b" \t")))  # RFC 9110 §5.5
 
     def on_headers_complete(self) -> None:
         self.complete = True
