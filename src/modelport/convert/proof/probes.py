@@ -265,7 +265,7 @@ def judge_no_rows(model: LoadedModel, rows: Rows, signature: Signature) -> dict[
     try:
         # ONNX Runtime may give None for an output without elements.
         answers = {name: np.asarray(a) for name, a in model.run(inputs).items()}
-    except EngineError as error:
+    except (EngineError, SignatureError) as error:
         note = f"the served model fails: {one_line(error.message)}"
     else:
         wrong = [f"{n} {list(a.shape)}" for n, a in answers.items() if not a.ndim or len(a)]

@@ -13,8 +13,14 @@ from typing import Final
 _HERE: Final = Path(__file__).parent
 
 
-def build(target: Path) -> None:
+def build(target: Path, python: str = sys.executable) -> None:
     """Write the descriptor set of every ``.proto`` file, with what they import.
+
+    Parameters
+    ----------
+    target : Path
+    python : str
+        An interpreter that has ``grpcio-tools``.
 
     Raises
     ------
@@ -24,7 +30,7 @@ def build(target: Path) -> None:
     files = sorted(path.name for path in _HERE.glob("*.proto"))
     subprocess.run(  # noqa: S603 - our own files
         [
-            *(sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={_HERE}"),
+            *(python, "-m", "grpc_tools.protoc", f"--proto_path={_HERE}"),
             *("--include_imports", f"--descriptor_set_out={target}", *files),
         ],
         check=True,
