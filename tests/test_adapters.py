@@ -21,6 +21,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 FOLDERS = (
     "convert/frameworks",
     "data",
+    "deploy/appliers",
+    "deploy/targets",
     "engines",
     "processing",
     "scan/containers",

@@ -1,7 +1,7 @@
 """THE table: every adapter modelport has, one record each, strings only.
 
 A stage finds its adapters here and nowhere else; nothing is imported until it is asked for.
-To add a framework, an engine, a store, a reader, a protocol or a transport: write the
+To add a framework, an engine, a store, a reader, a protocol, a transport or a target: write the
 adapter, add its record here, its extra to ``pyproject.toml``, and one test module.
 """
 
@@ -26,7 +26,8 @@ class Adapter:
     kind : str
         The family: ``framework``, ``container``, ``scanner``, ``gate``, ``inspector``, ``engine``,
         ``store``, ``reader``, ``processor``, ``protocol`` (over HTTP), ``rpc`` (over gRPC),
-        ``coding`` and ``body`` (of requests), ``transport``, ``demo``.
+        ``coding`` and ``body`` (of requests), ``transport``, ``target`` (of deployments),
+        ``applier`` (of their calls), ``demo``.
     name : str
         Unique within its kind.
     target : str
@@ -361,6 +362,70 @@ TABLE: Final = (
     Adapter(
         "transport", "grpc", "modelport.serve.transports.grpc:GrpcTransport",
         "gRPC on grpcio's threads", requires=("grpc",), extra="grpc",
+    ),
+    Adapter(
+        "target", "docker", "modelport.deploy.targets.docker:DockerTarget",
+        "Docker or Podman on one machine", requires=("yaml",), extra="deploy",
+    ),
+    Adapter(
+        "target", "compose", "modelport.deploy.targets.compose:ComposeTarget",
+        "Docker Compose: server, TLS front, Prometheus", requires=("yaml",), extra="deploy",
+    ),
+    Adapter(
+        "target", "kubernetes", "modelport.deploy.targets.kubernetes:KubernetesTarget",
+        "Kubernetes manifests and a Helm chart", requires=("yaml",), extra="deploy",
+    ),
+    Adapter(
+        "target", "kserve", "modelport.deploy.targets.kserve:KserveTarget",
+        "KServe InferenceService with its ServingRuntime", requires=("yaml",), extra="deploy",
+    ),
+    Adapter(
+        "target", "cloudrun", "modelport.deploy.targets.cloudrun:CloudRunTarget",
+        "Google Cloud Run, and Knative", requires=("yaml",), extra="deploy",
+    ),
+    Adapter(
+        "target", "lambda", "modelport.deploy.targets.awslambda:LambdaTarget",
+        "AWS Lambda behind API Gateway, as a SAM template", requires=("yaml",), extra="deploy",
+    ),
+    Adapter(
+        "target", "azure-functions", "modelport.deploy.targets.azurefunctions:AzureFunctionsTarget",
+        "Azure Functions, as a container", requires=("yaml",), extra="deploy",
+    ),
+    Adapter(
+        "target", "sagemaker", "modelport.deploy.targets.sagemaker:SageMakerTarget",
+        "Amazon SageMaker endpoints and batch transform", requires=("yaml",), extra="deploy",
+    ),
+    Adapter(
+        "target", "vertex", "modelport.deploy.targets.vertex:VertexTarget",
+        "Vertex AI endpoints", requires=("yaml",), extra="deploy",
+    ),
+    Adapter(
+        "target", "azureml", "modelport.deploy.targets.azureml:AzureMLTarget",
+        "Azure ML managed online endpoints", requires=("yaml",), extra="deploy",
+    ),
+    Adapter(
+        "applier", "command", "modelport.deploy.appliers.command:CommandApplier",
+        "the command line of Docker or Podman",
+    ),
+    Adapter(
+        "applier", "kubernetes", "modelport.deploy.appliers.kubernetes:KubernetesApplier",
+        "any object, by server-side apply", requires=("kubernetes",), extra="kubernetes",
+    ),
+    Adapter(
+        "applier", "aws", "modelport.deploy.appliers.aws:AwsApplier",
+        "boto3", requires=("boto3",), extra="aws",
+    ),
+    Adapter(
+        "applier", "google", "modelport.deploy.appliers.google:GoogleApplier",
+        "Google Cloud's clients", requires=("google.cloud.aiplatform_v1", "google.cloud.run_v2"), extra="google",
+    ),
+    Adapter(
+        "applier", "azureml", "modelport.deploy.appliers.azureml:AzureMLApplier",
+        "Azure ML's client", requires=("azure.ai.ml", "azure.identity"), extra="azureml",
+    ),
+    Adapter(
+        "applier", "azure", "modelport.deploy.appliers.azure:AzureApplier",
+        "Azure Resource Manager templates", requires=("azure.mgmt.resource", "azure.identity"), extra="azure",
     ),
     Adapter(
         "demo", "digits", "modelport.demo.digits:DigitsDemo",

@@ -61,7 +61,7 @@ def serve(
     if detected.platforms:
         report(f"found here: {', '.join(detected.platforms)}")
     specs = (
-        _resolve_models(models, registry)
+        resolve_models(models, registry)
         if models
         else models_here(os.environ, detected, none_needed=options.model_control)
     )
@@ -110,7 +110,7 @@ def predict(
         LoadedModel,
     )
 
-    path = _resolve_models([model], registry or resolve(RegistryOptions))[0].path
+    path = resolve_models([model], registry or resolve(RegistryOptions))[0].path
     package = open_package(Path(path)) if Path(path).is_dir() else None
     engine_name = package.manifest.engine if package else BARE_FILE_ENGINE
     if package is None or engine_name not in HARMLESS_ENGINES:
@@ -129,7 +129,7 @@ def predict(
     return loaded.run(inputs)
 
 
-def _resolve_models(models: Sequence[str], registry: RegistryOptions) -> list[ModelSpec]:
+def resolve_models(models: Sequence[str], registry: RegistryOptions) -> list[ModelSpec]:
     """Find out what each MODEL argument names; fetch what is in the registry."""
     from modelport.serve.discover import models_in, numbered
 

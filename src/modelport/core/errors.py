@@ -20,6 +20,7 @@
     ├── UnavailableError         not ready yet, or shutting down; exit code 1
     │   ├── DeadlineError        it took longer than it may
     │   └── ExhaustedError       no memory is left for it
+    ├── PlatformError            a cloud or a registry refuses, or fails; exit code 1
     └── EngineError              the model failed while running; exit code 1
 
 No error knows HTTP: one table in ``serve/statuses.py`` maps them at the edge.
@@ -175,6 +176,10 @@ class DeadlineError(UnavailableError):
 
 class ExhaustedError(UnavailableError):
     """There is no memory left for it."""
+
+
+class PlatformError(ModelportError):
+    """A platform refused a call, or failed; in its own words."""
 
 
 class EngineError(ModelportError):

@@ -1,0 +1,1 @@
+"""One SDK per file: how planned calls are made."""

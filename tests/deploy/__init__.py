@@ -1,0 +1,1 @@
+"""Tests of deployments: plans as data, and with the real tools."""
