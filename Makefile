@@ -8,7 +8,12 @@ CLIENTS := $(VENV)/clients
 CLIENTS_READY := $(CLIENTS)/.ready
 WORKERS ?= 2
 
-.PHONY: demo test check bench clean setup clients system
+# Command lines of other projects that the tests hold our files against, each in its environment.
+TOOLS := $(VENV)/sam/.ready $(VENV)/checkov/.ready $(VENV)/podman-compose/.ready
+PACKAGES := wrk curl podman buildah runc crun skopeo umoci containernetworking-plugins \
+  netavark aardvark-dns iptables docker-registry mmdebstrap
+
+.PHONY: demo test check bench clean setup clients tools system
 
 # The stamp holds what was installed, so that a changed pyproject.toml is installed again.
 setup: $(READY)
@@ -31,17 +36,28 @@ $(CLIENTS_READY): $(READY) tests/clients/requirements.txt
 	  --requirement tests/clients/requirements.txt --editable '.[grpc,image]'
 	@touch $@
 
-# What the tests and benchmarks run beside Python: a load generator and curl.
+tools: $(TOOLS)
+
+$(VENV)/sam/.ready: TOOL = aws-sam-cli
+$(VENV)/checkov/.ready: TOOL = checkov
+$(VENV)/podman-compose/.ready: TOOL = podman-compose
+$(TOOLS): $(READY)
+	@echo "setting up $(@D)"
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(TOOL)
+	@touch $@
+
+# What the tests and benchmarks run beside Python: a load generator, curl, containers, a registry.
 system:
-	@command -v wrk >/dev/null && command -v curl >/dev/null || \
+	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || \
 	  { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
-	    apt-get update -qq && apt-get install -qq --yes --no-install-recommends wrk curl >/dev/null; } || \
-	  echo "note: wrk or curl is missing; the tests that need them are skipped" >&2
+	    apt-get update -qq && apt-get install -qq --yes --no-install-recommends $(PACKAGES) >/dev/null; } || \
+	  echo "note: not installed: $(PACKAGES); the tests that need them are skipped" >&2
 
 demo: setup
 	@$(BIN)/modelport demo $(ARGS)
 
-test: setup clients system
+test: setup clients tools system
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: setup

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import tomllib
-from importlib.metadata import packages_distributions
+from functools import cache
+from importlib.metadata import distributions, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 FOLDERS = (
     "convert/frameworks",
     "data",
+    "deploy/access",
     "deploy/appliers",
     "deploy/targets",
     "engines",
@@ -46,8 +48,25 @@ def requirement_names(requirements: list[str]) -> set[str]:
     return names
 
 
+@cache
+def installed_files() -> dict[str, tuple[str, ...]]:
+    """The files of every installed distribution, by its name."""
+    return {
+        item.metadata["Name"].lower().replace("_", "-"): tuple(map(str, item.files or ()))
+        for item in distributions()
+    }
+
+
 def distributions_of(module: str) -> set[str]:
-    return {name.lower().replace("_", "-") for name in packages_distributions()[module]}
+    """What installs a module, which may lie in a namespace package: ``google.auth``."""
+    if "." not in module:
+        return {name.lower().replace("_", "-") for name in packages_distributions()[module]}
+    path = module.replace(".", "/")
+    return {
+        name
+        for name, files in installed_files().items()
+        if any(file.startswith((f"{path}/", f"{path}.")) for file in files)
+    }
 
 
 @pytest.mark.parametrize("adapter", TABLE, ids=lambda a: f"{a.kind}-{a.name}")
@@ -92,18 +111,19 @@ def test_extras_install_what_their_adapters_import(adapter: Adapter) -> None:
 
 
 def imports_of(path: Path) -> set[str]:
-    """Top-level names of everything that a file imports, anywhere in it."""
-    names = set()
+    """Everything that a file imports, anywhere in it, and the packages that these are in."""
+    found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module.partition(".")[0])
-    return names
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {".".join(name.split(".")[:n]) for name in found for n in range(1, 9)}
 
 
 #: Modules that several adapters share, with the library that all of those require.
 SHARED = {
+    "modelport.deploy.documents": {"yaml"},
     "modelport.convert.graphs.edits": {"onnx"},
     "modelport.convert.graphs.canonical": {"onnx"},
     "modelport.convert.forests.ensemble": {"onnx"},

@@ -27,7 +27,7 @@ class Adapter:
         The family: ``framework``, ``container``, ``scanner``, ``gate``, ``inspector``, ``engine``,
         ``store``, ``reader``, ``processor``, ``protocol`` (over HTTP), ``rpc`` (over gRPC),
         ``coding`` and ``body`` (of requests), ``transport``, ``target`` (of deployments),
-        ``applier`` (of their calls), ``demo``.
+        ``applier`` (of their calls), ``access`` (to their endpoints), ``demo``.
     name : str
         Unique within its kind.
     target : str
@@ -61,7 +61,7 @@ class Adapter:
 
     def missing(self) -> list[str]:
         """Import names that are required and not installed."""
-        return [name for name in self.requires if find_spec(name) is None]
+        return [name for name in self.requires if not _is_installed(name)]
 
     def load(self) -> Any:
         """Import the adapter and return its only instance.
@@ -72,6 +72,13 @@ class Adapter:
             When a package that it needs is not installed.
         """
         return _instance(self)
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # not even the package that it is in
+        return False
 
 
 @cache
@@ -389,7 +396,7 @@ TABLE: Final = (
     ),
     Adapter(
         "target", "azure-functions", "modelport.deploy.targets.azurefunctions:AzureFunctionsTarget",
-        "Azure Functions, as a container", requires=("yaml",), extra="deploy",
+        "Azure Functions, as code on Flex Consumption", requires=("yaml",), extra="deploy",
     ),
     Adapter(
         "target", "sagemaker", "modelport.deploy.targets.sagemaker:SageMakerTarget",
@@ -417,7 +424,9 @@ TABLE: Final = (
     ),
     Adapter(
         "applier", "google", "modelport.deploy.appliers.google:GoogleApplier",
-        "Google Cloud's clients", requires=("google.cloud.aiplatform_v1", "google.cloud.run_v2"), extra="google",
+        "Google Cloud's clients",
+        requires=("google.auth", "google.cloud.aiplatform_v1", "google.cloud.run_v2"),
+        extra="google",
     ),
     Adapter(
         "applier", "azureml", "modelport.deploy.appliers.azureml:AzureMLApplier",
@@ -425,7 +434,27 @@ TABLE: Final = (
     ),
     Adapter(
         "applier", "azure", "modelport.deploy.appliers.azure:AzureApplier",
-        "Azure Resource Manager templates", requires=("azure.mgmt.resource", "azure.identity"), extra="azure",
+        "Azure Resource Manager templates",
+        requires=("azure.mgmt.resource", "azure.identity"), extra="azure",
+    ),
+    Adapter(
+        "access", "sagemaker", "modelport.deploy.access.sagemaker:SageMakerAccess",
+        "sagemaker://REGION/ENDPOINT, through boto3", requires=("boto3",), extra="aws",
+        suffixes=("sagemaker",),
+    ),
+    Adapter(
+        "access", "lambda", "modelport.deploy.access.awslambda:LambdaAccess",
+        "lambda://REGION/FUNCTION, through boto3", requires=("boto3",), extra="aws",
+        suffixes=("lambda",),
+    ),
+    Adapter(
+        "access", "google", "modelport.deploy.access.google:GoogleAccess",
+        "Vertex AI and Cloud Run, with application default credentials",
+        requires=("google.auth",), extra="google",
+    ),
+    Adapter(
+        "access", "azure", "modelport.deploy.access.azure:AzureAccess",
+        "Azure ML, with azure-identity", requires=("azure.identity",), extra="azureml",
     ),
     Adapter(
         "demo", "digits", "modelport.demo.digits:DigitsDemo",

@@ -4,22 +4,46 @@ The command line is a thin layer over this package; so is a notebook.
 """
 
 from modelport.api.build import convert, inspect, pack, scan
-from modelport.api.diagnose import doctor
+from modelport.api.compare import compare_targets
+from modelport.api.deploy import (
+    deploy,
+    deployment_status,
+    destroy,
+    plan_deployment,
+    plan_json,
+    plan_text,
+    targets,
+    write_plan,
+)
+from modelport.api.diagnose import doctor, doctor_target, doctor_url
+from modelport.api.image import build_image
 from modelport.api.register import history, list_models, promote, pull, push, rollback
 from modelport.api.rows import to_rows
 from modelport.api.run import predict, serve
-from modelport.core.options import PackOptions, RegistryOptions, ServeOptions
+from modelport.api.verify import verification_json, verify
+from modelport.core.options import ImageOptions, PackOptions, RegistryOptions, ServeOptions
 
 __all__ = [
+    "ImageOptions",
     "PackOptions",
     "RegistryOptions",
     "ServeOptions",
+    "build_image",
+    "compare_targets",
     "convert",
+    "deploy",
+    "deployment_status",
+    "destroy",
     "doctor",
+    "doctor_target",
+    "doctor_url",
     "history",
     "inspect",
     "list_models",
     "pack",
+    "plan_deployment",
+    "plan_json",
+    "plan_text",
     "predict",
     "promote",
     "pull",
@@ -27,5 +51,9 @@ __all__ = [
     "rollback",
     "scan",
     "serve",
+    "targets",
     "to_rows",
+    "verification_json",
+    "verify",
+    "write_plan",
 ]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelport.api.image import build_image
 from modelport.api.run import resolve_models
-from modelport.core.options import RegistryOptions
+from modelport.core.errors import InputError
+from modelport.core.options import ImageOptions, RegistryOptions
 from modelport.core.package import Package, open_package
 from modelport.core.settings import resolve
 
@@ -154,11 +157,60 @@ def _package(model: str, registry: RegistryOptions | None) -> tuple[Package, int
     return package, (None if Path(model).exists() else spec.version)
 
 
+def write_plan(plan: Plan, folder: str | Path) -> list[Path]:
+    """Write a plan's files below a folder; the paths."""
+    from modelport.deploy.stage import write
+
+    return write(plan, Path(folder))
+
+
+def plan_text(plan: Plan) -> str:
+    """A plan for people: the same plan, the same text."""
+    from modelport.deploy.show import to_text
+
+    return to_text(plan)
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """A plan for programs, as plain data."""
+    from modelport.deploy.show import to_json
+
+    return to_json(plan)
+
+
 def _with_image(
     package: Package, target: str, settings: Sequence[str], report: Progress
 ) -> list[str]:
-    raise NotImplementedError
+    """`settings` with an image that is in its registry, named by its digest."""
+    from modelport.adapters import find_adapter
+    from modelport.deploy.settings import read_settings
+
+    adapter = find_adapter("target", target).load()
+    image = read_settings(adapter.settings, settings).image
+    if not adapter.needs_image or "@sha256:" in image:
+        return list(settings)
+    if not image:
+        raise InputError(
+            f"{target} needs an image in a registry, and no place for it is set",
+            hint="--set image=registry/repository: it is built and pushed there",
+        )
+    options = replace(resolve(ImageOptions), push=image, out="")
+    pushed = build_image(package.path, options=options, report=report)
+    others = [pair for pair in settings if pair.partition("=")[0].strip() != "image"]
+    return [*others, f"image={pushed.reference}"]
 
 
-def _verified(package: Package, report: Progress) -> Any:
-    raise NotImplementedError
+def _verified(
+    package: Package, report: Progress
+) -> Callable[[Plan, str, Mapping[str, str]], None]:
+    """What proves that an endpoint gives the package's answers."""
+    from modelport.deploy.verify import verify_endpoint
+
+    def verify(plan: Plan, url: str, headers: Mapping[str, str]) -> None:
+        if not url:
+            report("not verified: the plan has no address that can be asked from here")
+            return
+        report(f"replaying the golden records at {url}")
+        verify_endpoint(package, url, plan.protocol, report, headers=headers or None)
+
+    return verify

@@ -89,6 +89,47 @@ class ClientOptions:
 
 
 @dataclass(frozen=True)
+class ImageOptions:
+    """How a container image is made of a package.
+
+    Parameters
+    ----------
+    base : str
+        What it is built upon: an image in a registry, ``oci:DIR[:TAG]`` for an OCI layout, or an
+        OCI archive. It needs Python 3.11 or newer and glibc.
+    out : str
+        Where it is written: a folder (an OCI layout), or a file that ends in ``.tar`` (an OCI
+        archive that ``docker load`` and ``podman load`` take, too).
+    push : str
+        Where it is pushed: ``registry/repository[:tag]``.
+    platform : str
+        ``linux/amd64``, ``linux/arm64``, or both with a comma.
+    lock : str
+        A requirements file with hashes, instead of modelport's own: for packages whose engine
+        needs more than ONNX Runtime.
+    bytecode : bool
+        Compile the modules, if a Python of the base's version is here: the server then starts
+        with half the processor time. The bytes then depend on that Python's exact version, too.
+    replace : bool
+        Replace another image at `out`.
+    insecure : bool
+        Plain HTTP for the registries; those on this machine are always asked so.
+    cache : str
+        Folder for wheels, layers and base images.
+    """
+
+    base: str = "docker.io/library/python:3.13-slim-bookworm"
+    out: str = ""
+    push: str = ""
+    platform: str = "linux/amd64"
+    lock: str = ""
+    bytecode: bool = True
+    replace: bool = False
+    insecure: bool = False
+    cache: str = "~/.modelport/cache"
+
+
+@dataclass(frozen=True)
 class ServeOptions:
     """How a server runs.
 

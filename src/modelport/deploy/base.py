@@ -143,9 +143,9 @@ class Call:
         for its answer, which then counts as this call's. None: go on, it is the same, because
         its name holds the package's digest.
     undo : Call or None
-        What takes it back: after a failure, in reverse order, and for ``destroy``. It names
-        things by what the plan knows; only the undo of an `otherwise`, which ``destroy`` does
-        not run, may have a `Result`: the state before.
+        What takes it back: after a failure, in reverse order, and for ``destroy``. One with a
+        `Result` restores the state before; ``destroy``, which knows no such state, passes it
+        over, so what is created has to be taken away by names that the plan knows.
     wait : mapping
         What the applier waits for afterwards; empty: nothing. In the applier's own words.
     """
@@ -182,8 +182,10 @@ class Plan:
         Tells how the deployment is.
     endpoint : str or Result
         The URL at which the service answers; empty where only the platform's SDK reaches it.
+    verify_at : str or Result
+        Where the new server is asked before it gets the traffic; empty: at the endpoint.
     protocol : str
-        How `verify` asks that endpoint: ``v2``, ``vertex``, ``sagemaker`` …
+        How `verify` asks: ``v2``, ``vertex``, ``sagemaker`` …
     checks : tuple of Check
         The platform's limits and what is left of them.
     notes : tuple of str
@@ -201,6 +203,7 @@ class Plan:
     calls: tuple[Call, ...] = ()
     status: Call | None = None
     endpoint: str | Result = ""
+    verify_at: str | Result = ""
     protocol: str = "v2"
     checks: tuple[Check, ...] = ()
     notes: tuple[str, ...] = ()
@@ -208,9 +211,13 @@ class Plan:
 
     @property
     def rights(self) -> tuple[str, ...]:
-        """All rights that are needed, sorted."""
-        every = {right for call in self.calls for right in call.rights}
-        every |= {right for call in self.calls if call.undo for right in call.undo.rights}
+        """All rights that are needed, also to update, read and take back; sorted."""
+        waiting = [*self.calls, *([self.status] if self.status else [])]
+        every: set[str] = set()
+        while waiting:
+            call = waiting.pop()
+            every |= set(call.rights)
+            waiting += [more for more in (call.otherwise, call.undo) if more is not None]
         return tuple(sorted(every))
 
 
@@ -299,6 +306,13 @@ class Connection(Protocol):
         ------
         PlatformError
             When it failed or took too long, with the platform's reason.
+        """
+        ...
+
+    def headers(self) -> Mapping[str, str]:
+        """What requests to the endpoint have to show, where only the platform can tell it.
+
+        Secrets for the next minutes: they are sent, and neither printed nor kept.
         """
         ...
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # it comes without types
     """Block style, no aliases, texts of several lines as they are."""
 
     def ignore_aliases(self, data: Any) -> bool:

@@ -17,6 +17,7 @@ from modelport.core.errors import LimitError
 
 FILE: Final = "limits.toml"
 _KIB: Final = 1024.0
+_SYMBOLS: Final = {"bytes": "B", "seconds": "s", "count": ""}
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,11 @@ class Check:
         word = "of at most" if self.limit.most is not None else "of at least"
         if self.limit.least is not None and self.value < self.limit.least:
             bound, word = self.limit.least, "of at least"
-        assert bound is not None  # noqa: S101 - `_read` refuses rows without an end
-        return f"{self.limit.what}: {amount(self.value, unit)} {word} {amount(bound, unit)}"
+        assert bound is not None  # noqa: S101 - the tests hold every row to it
+        value, end = amount(self.value, unit), amount(bound, unit)
+        if value == end and self.value != bound:  # a difference that rounding hides
+            value = f"{self.value:.15g} {_SYMBOLS[unit]}".rstrip()
+        return f"{self.limit.what}: {value} {word} {end}"
 
 
 @cache
@@ -130,7 +134,9 @@ def amount(value: float, unit: str) -> str:
             if value < _KIB or name == "GiB":
                 return f"{value:.4g} {name}"
             value /= _KIB
-    return f"{value:g} s" if unit == "seconds" else f"{value:g}"
+    if unit == "seconds":
+        return f"{value:g} s"
+    return str(int(value)) if value == int(value) else f"{value:g}"
 
 
 def to_json(check: Check) -> dict[str, Any]:

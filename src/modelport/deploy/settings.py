@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import MISSING, Field, field, fields
+from dataclasses import Field, field, fields
 from typing import Any, Final, TypeVar
 
 from modelport.core.errors import InputError, NotFoundError
@@ -63,10 +63,9 @@ def describe_settings(kind: type[Settings]) -> list[tuple[str, str, str]]:
     """Key, default and help of every setting."""
     rows = []
     for item in fields(kind):
-        default = "" if item.default is MISSING else str(item.default)
         choices = item.metadata.get("choices", ())
         text = item.metadata["help"] + (f" ({', '.join(choices)})" if choices else "")
-        rows.append((item.name.replace("_", "-"), default, text))
+        rows.append((item.name.replace("_", "-"), str(item.default), text))
     return rows
 
 

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from modelport.adapters import find_adapter
-from modelport.core.errors import ConflictError, InputError, ModelportError, NotFoundError
+from modelport.core.errors import (
+    ConflictError,
+    InputError,
+    ModelportError,
+    NotFoundError,
+    PlatformError,
+)
 from modelport.core.package import Package
 from modelport.deploy.base import (
     Applier,
@@ -28,7 +34,7 @@ from modelport.deploy.settings import read_settings, service_name
 _PHASES: Final = ("prepare", "serve", "shift")
 
 #: Proves that the endpoint gives the package's answers, or raises.
-Verify = Callable[[Plan, str], None]
+Verify = Callable[[Plan, str, Mapping[str, str]], None]
 
 
 def plan(
@@ -91,7 +97,8 @@ def apply(plan: Plan, verify: Verify, report: Progress) -> str:
     ----------
     plan : Plan
     verify : callable
-        Called with the plan and the endpoint's URL before the traffic is shifted.
+        Called before the traffic is shifted, with the plan, the new server's URL, and the
+        headers that requests to it have to show.
     report : callable
 
     Returns
@@ -114,16 +121,16 @@ def apply(plan: Plan, verify: Verify, report: Progress) -> str:
     try:
         for phase in _PHASES:
             if phase == "shift":
-                verify(plan, _endpoint(plan, answers))
+                url = str(_filled(plan.verify_at or plan.endpoint, answers))
+                verify(plan, url, connection.headers())
             for call in (c for c in plan.calls if c.phase == phase):
                 report(call.purpose)
-                answers[call.id], made = _make(connection, call, answers, report)
-                done += [made] if made else []
-    except (ModelportError, KeyboardInterrupt) as error:
-        report(f"failed: {error}; taking back what was created")
+                answers[call.id] = _make(connection, call, answers, report, done)
+    except BaseException as error:  # also a defect of ours, and Ctrl-C
+        report(f"failed ({error or type(error).__name__}); taking back what was created")
         _take_back(connection, done, answers, report)
         raise
-    return _endpoint(plan, answers)
+    return str(_filled(plan.endpoint, answers))
 
 
 def status(plan: Plan) -> Mapping[str, Any]:
@@ -147,7 +154,12 @@ def destroy(plan: Plan, report: Progress) -> None:
     PlatformError
         What the platform said, after everything else has been tried.
     """
-    _take_back(_connect(plan), [call for call in plan.calls if call.undo], {}, report)
+    lasting = [
+        call for call in plan.calls if call.undo and not _has_results(call.undo.parameters)
+    ]
+    failed = _take_back(_connect(plan), lasting, {}, report)
+    if failed:
+        raise failed[0]
 
 
 def _connect(plan: Plan) -> Connection:
@@ -161,39 +173,46 @@ def _connect(plan: Plan) -> Connection:
 
 
 def _make(
-    connection: Connection, call: Call, answers: Mapping[str, Any], report: Progress
-) -> tuple[Mapping[str, Any], Call | None]:
-    """The answer of a call, and the call that was made: itself, or what is done otherwise."""
+    connection: Connection,
+    call: Call,
+    answers: Mapping[str, Any],
+    report: Progress,
+    done: list[Call],
+) -> Mapping[str, Any]:
+    """The answer of a call; `done` grows by what was made: itself, or what is done otherwise."""
     parameters = _filled(call.parameters, answers)
-    made: Call | None = call
     try:
         answer = connection.call(call, parameters)
+        done.append(call)  # before the wait: what never becomes ready has to go, too
+        if call.wait:
+            answer = {**answer, **connection.wait(call, parameters, answer, report)}
     except ConflictError:
-        answer, made = {}, None
-        if call.otherwise is not None:
-            return _make(connection, call.otherwise, answers, report)
-    if call.wait:
-        answer = {**answer, **connection.wait(call, parameters, answer, report)}
-    return answer, made
+        # Some platforms say it only when the operation that they began has ended.
+        if done and done[-1] is call:
+            done.pop()
+        if call.otherwise is None:
+            return {}
+        return _make(connection, call.otherwise, answers, report, done)
+    return answer
 
 
 def _take_back(
     connection: Connection, calls: list[Call], answers: Mapping[str, Any], report: Progress
-) -> None:
+) -> list[ModelportError]:
+    """Undo calls in reverse order; what could not be undone."""
     failed: list[ModelportError] = []
     for call in reversed(calls):
         if call.undo is None:
             continue
         try:
             report(call.undo.purpose)
-            _make(connection, call.undo, answers, report)
+            _make(connection, call.undo, answers, report, [])
         except NotFoundError:
             continue
         except ModelportError as error:
             report(f"could not be taken back: {call.id}: {error}")
             failed.append(error)
-    if failed:
-        raise failed[0]
+    return failed
 
 
 def _filled(value: Any, answers: Mapping[str, Any]) -> Any:
@@ -202,7 +221,7 @@ def _filled(value: Any, answers: Mapping[str, Any]) -> Any:
         found: Any = answers.get(value.call, {})
         for key in value.path.split("."):
             if not isinstance(found, Mapping) or key not in found:
-                raise NotFoundError("answer", str(value), sorted(answers))
+                raise PlatformError(f"the platform's answer lacks {value.path}", where=value.call)
             found = found[key]
         return found
     if isinstance(value, Mapping):
@@ -212,5 +231,9 @@ def _filled(value: Any, answers: Mapping[str, Any]) -> Any:
     return value
 
 
-def _endpoint(plan: Plan, answers: Mapping[str, Any]) -> str:
-    return str(_filled(plan.endpoint, answers))
+def _has_results(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_has_results(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return any(_has_results(item) for item in value)
+    return isinstance(value, Result)

@@ -1,0 +1,1 @@
+"""OCI images, written, pulled and pushed without a container engine."""

@@ -1,0 +1,243 @@
+"""What Kubernetes and KServe have in common: sizes, the pod's container, and its security.
+
+Sources: the Pod Security Standard "restricted"
+(https://kubernetes.io/docs/concepts/security/pod-security-standards/), "Configure Probes", "Pod
+Lifecycle: Termination of Pods", "Managing Resources for Containers".
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from modelport.core.errors import InputError
+from modelport.deploy.base import Footprint, Service
+from modelport.deploy.settings import mebibytes, quantity
+
+HTTP_PORT: Final = 8080
+GRPC_PORT: Final = 9000
+USER: Final = 65532
+KEY_FILE: Final = "/etc/modelport/keys/api-key"
+
+#: Seconds that the server takes at most to finish requests after SIGTERM: `ServeOptions.grace`.
+GRACE: Final = 30
+#: Seconds before SIGTERM in which proxies learn that the pod is going away.
+DRAIN: Final = 5
+
+_MEBIBYTE: Final = 1 << 20
+#: Memory for requests in flight: as much as one largest body (`ServeOptions.max_body`).
+_BODIES: Final = 64 * _MEBIBYTE
+_MARGIN: Final = 1.5
+_STEP: Final = 16 * _MEBIBYTE
+#: Replicas are sized so that they are this busy at the peak; there the autoscaler adds one.
+BUSY: Final = 0.7
+_LEAST_CORES: Final = 0.1
+_SECRET: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_KEY: Final = re.compile(r"[-._a-zA-Z0-9]+")
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """What one replica asks for, and gets at most.
+
+    Parameters
+    ----------
+    memory : int
+        Bytes; request and limit are the same, so that no neighbour can take it away.
+    cores : float
+        Processor time that is reserved, in cores.
+    most_cores : int
+        Where it is throttled; the server makes that many threads.
+    """
+
+    memory: int
+    cores: float
+    most_cores: int
+
+    def resources(self) -> dict[str, Any]:
+        """As a container's ``resources``."""
+        memory = mebibytes(self.memory)
+        return {
+            "requests": {"cpu": f"{math.ceil(self.cores * 1000)}m", "memory": memory},
+            "limits": {"cpu": str(self.most_cores), "memory": memory},
+        }
+
+
+def size(footprint: Footprint, *, rps: float, replicas: int, memory: str, cpu: str) -> Sizing:
+    """Size a replica from what a server of the package was measured to need.
+
+    Memory is 1.5 times the measured peak, and 64 MiB for requests in flight. Processor time is what
+    `rps` requests a second cost, spread over the replicas, so that each is 70 % busy.
+
+    Parameters
+    ----------
+    footprint : Footprint
+    rps : float
+        Requests a second at the peak, all replicas together.
+    replicas : int
+        How many there are at least.
+    memory, cpu : str
+        ``512Mi``, ``500m``: instead of what follows from the footprint; empty: that.
+
+    Raises
+    ------
+    InputError
+        When a setting is no such quantity.
+    """
+    if rps <= 0:
+        raise InputError(f"not a rate: {rps:g}", where="--set rps", hint="--set rps=10")
+    if memory:
+        bytes_ = quantity(memory, f"--set memory={memory}")
+    else:
+        bytes_ = math.ceil((footprint.memory * _MARGIN + _BODIES) / _STEP) * _STEP
+    if cpu:
+        cores = _cores(cpu)
+    else:
+        needed = rps * footprint.processor / max(1, replicas) / BUSY
+        cores = max(_LEAST_CORES, math.ceil(round(needed * 100, 6)) / 100)
+    return Sizing(bytes_, cores, max(1, math.ceil(2 * cores)))
+
+
+def sizing_note(footprint: Footprint, sizing: Sizing, rps: float) -> str:
+    """Where the sizes come from."""
+    how = "measured" if footprint.measured else "estimated, not measured (--measure)"
+    return (
+        f"memory {mebibytes(sizing.memory)} and {sizing.cores:g} cores a replica: the server was "
+        f"{how} to need {mebibytes(footprint.memory)} and {footprint.processor * 1000:.3g} ms of "
+        f"processor time a request; 1.5 times that and 64 MiB for bodies, at {rps:g} requests a "
+        f"second 70 % busy"
+    )
+
+
+@dataclass(frozen=True)
+class Key:
+    """Where the key is that clients must show: a Secret's name and the key in it; or nowhere."""
+
+    secret: str = ""
+    entry: str = ""
+
+
+def read_key(key_secret: str, anonymous: bool, target: str) -> Key:
+    """Who may ask the server: the holders of a key, or, only when somebody says so, everybody.
+
+    Raises
+    ------
+    InputError
+        When neither or both are set, or `key_secret` is not ``NAME/KEY``.
+    """
+    if bool(key_secret) == anonymous:
+        what = "both key-secret and anonymous are set" if anonymous else "nobody may ask it"
+        raise InputError(
+            f"{what}: {target} needs one of the two",
+            where=f"--set key-secret={key_secret}" if key_secret else "",
+            hint="--set key-secret=NAME/KEY names an entry of a Secret in the namespace that holds "
+            "the clients' key; --set anonymous=true leaves authentication to what is in front",
+        )
+    if anonymous:
+        return Key()
+    name, _, entry = key_secret.partition("/")
+    if not (_SECRET.fullmatch(name) and _KEY.fullmatch(entry)):
+        raise InputError(
+            f"not a Secret's entry: {key_secret!r}",
+            where=f"--set key-secret={key_secret}",
+            hint="--set key-secret=NAME/KEY, the Secret's name and the key in it",
+        )
+    return Key(name, entry)
+
+
+def image_of(image: str, service: Service) -> tuple[str, str]:
+    """The image's reference, pinned as well as the plan can, and a note where it is not."""
+    if "@sha256:" in image:
+        return image, ""
+    note = "the image is named by its digest once --yes has built and pushed it"
+    if not image:
+        note += "; --set image=registry/repository says where"
+        return "<set image=registry/repository>", note
+    host, slash, path = image.rpartition("/")
+    return f"{host}{slash}{path.partition(':')[0]}:{service.tag}", note
+
+
+def pod_security() -> dict[str, Any]:
+    """The pod's security context; its group reads the mounted key, and nobody else does."""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "fsGroup": USER,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def container_security() -> dict[str, Any]:
+    """The container's security context: the standard "restricted", and a read-only root."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "privileged": False,
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def probes(footprint: Footprint, port: str | int, *, grpc: bool = False) -> dict[str, Any]:
+    """Start-up, readiness and liveness.
+
+    Ready is only a server that has answered the package's golden records as the source model did.
+    It has twenty times the measured start, and at least a minute; liveness begins after that.
+    """
+    seconds = max(60.0, 20 * footprint.start)
+
+    def ask(path: str) -> dict[str, Any]:
+        if grpc:
+            return {"grpc": {"port": GRPC_PORT}}
+        return {"httpGet": {"path": path, "port": port}}
+
+    ready, live = ask("/v2/health/ready"), ask("/v2/health/live")
+    return {
+        "startupProbe": {
+            **ready, "periodSeconds": 2, "timeoutSeconds": 2,
+            "failureThreshold": math.ceil(seconds / 2),
+        },
+        "readinessProbe": {**ready, "periodSeconds": 5, "timeoutSeconds": 2, "failureThreshold": 2},
+        "livenessProbe": {**live, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3},
+    }  # fmt: skip
+
+
+def temporary() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The volume for ``/tmp``, the only folder that is written, and its mount."""
+    volume = {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}
+    return volume, {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - in the container
+
+
+def key_parts(secret: str, entry: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Variable, mount and volume of a key in a Secret: a file, since a process shows variables."""
+    volume = {
+        "name": "keys",
+        "secret": {
+            "secretName": secret,
+            "defaultMode": 0o440,
+            "items": [{"key": entry, "path": KEY_FILE.rpartition("/")[2]}],
+        },
+    }
+    mount = {"name": "keys", "mountPath": KEY_FILE.rpartition("/")[0], "readOnly": True}
+    return {"name": "MODELPORT_API_KEY_FILE", "value": KEY_FILE}, mount, volume
+
+
+def anonymous_part() -> dict[str, Any]:
+    """The variable that lets everybody ask who can reach the server."""
+    return {"name": "MODELPORT_ALLOW_ANONYMOUS", "value": "1"}
+
+
+def _cores(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(m?)", text)
+    if match is None or not float(match[1]):
+        raise InputError(
+            f"not an amount of processor: {text!r}", where=f"--set cpu={text}", hint="500m, 2"
+        )
+    return float(match[1]) / (1000 if match[2] else 1)

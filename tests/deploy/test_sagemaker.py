@@ -1,0 +1,351 @@
+"""SageMaker: what the plan says, and what AWS's own API models and moto say about it.
+
+moto accepts the requests' schemas; it refuses no duplicates and has no ``UpdateEndpoint``. Both are
+added here, as the API reference and AWS's messages tell them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from moto import mock_aws
+from moto.sagemaker.exceptions import AWSValidationException
+from moto.sagemaker.models import SageMakerModelBackend, sagemaker_backends
+from moto.sagemaker.responses import SageMakerResponse
+
+from modelport.core.errors import InputError, LimitError, NotFoundError, ParityError, PlatformError
+from modelport.core.package import Package
+from modelport.deploy import show, stage
+from modelport.deploy.appliers import aws
+from modelport.deploy.base import Footprint, Plan
+
+from .aws_plans import ACCOUNT, IMAGE, OTHER_IMAGE, aws_plan, complaints, every_call
+from .golden_files import assert_golden
+
+S3: Final = "s3://bucket/models/"
+MODES: Final = {
+    "real-time": (),
+    "scaled": ("instances=2", "max-instances=6", "create-repository=true"),
+    "serverless": ("mode=serverless",),
+    "async": ("mode=async", "output=s3://bucket/out"),
+    "multi-model": ("mode=multi-model", f"models={S3}"),
+    "batch": ("mode=batch", "input=s3://bucket/in", "output=s3://bucket/out"),
+}
+
+
+def plan_of(package: Package, footprint: Footprint, *settings: str) -> Plan:
+    return aws_plan(package, footprint, "sagemaker", IMAGE, *settings)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_plan_is_the_golden_one(mode: str, package: Package, footprint: Footprint) -> None:
+    plan = plan_of(package, footprint, *MODES[mode])
+    text = show.to_text(plan)
+    for file in plan.files:
+        text += f"\n--- {file.path}\n{file.content}"
+    assert_golden(f"sagemaker-{mode}.txt", text, package)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_call_is_one_that_aws_knows(
+    mode: str, package: Package, footprint: Footprint
+) -> None:
+    plan = plan_of(package, footprint, *MODES[mode])
+    assert {call.id: complaints(call) for call in every_call(plan) if complaints(call)} == {}
+
+
+def test_a_wrong_call_would_be_noticed(package: Package, footprint: Footprint) -> None:
+    model = next(c for c in plan_of(package, footprint).calls if c.id == "create-model")
+    model.parameters["PrimaryContainer"]["Mode"] = "ManyModels"
+    assert "ManyModels" in complaints(model)
+    model.parameters["ExecutionRole"] = "x"  # type: ignore[index]
+    assert "ExecutionRole" in complaints(model)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_role_has_no_right_to_everything(
+    mode: str, package: Package, footprint: Footprint
+) -> None:
+    plan = plan_of(package, footprint, *MODES[mode])
+    put = next(c for c in plan.calls if c.id == "put-role-policy")
+    statements = json.loads(put.parameters["PolicyDocument"])["Statement"]
+    everywhere = {s["Sid"] for s in statements if s["Resource"] == "*"}
+    assert everywhere == {"PullToken", "Metrics"}  # which have no resources, says AWS
+    assert all("*" not in action for s in statements for action in s["Action"])
+    writes = [s for s in statements if "s3:PutObject" in s["Action"]]
+    assert bool(writes) == (mode in ("async", "batch"))
+    assert all(right.count("*") == 0 for right in plan.rights)
+
+
+def test_names_change_with_what_cannot_be_changed(package: Package, footprint: Footprint) -> None:
+    def names(*settings: str) -> list[str]:
+        calls = {
+            c.id: c.parameters for c in aws_plan(package, footprint, "sagemaker", *settings).calls
+        }
+        return [
+            calls["create-model"]["ModelName"],
+            calls["create-endpoint-config"]["EndpointConfigName"],
+            calls["create-endpoint"]["EndpointName"],
+        ]  # fmt: skip
+
+    first, image, instance = (
+        names(IMAGE),
+        names(OTHER_IMAGE),
+        names(IMAGE, "instance-type=ml.m5.xlarge"),
+    )
+    assert first == names(IMAGE)
+    assert first[0] != image[0]
+    assert first[1] != image[1]
+    assert first[0] == instance[0]
+    assert first[1] != instance[1]
+    assert first[2] == image[2] == instance[2] == "churn"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("mode=async",), "needs the setting output"),
+        (("mode=batch", "input=s3://b/x"), "needs the setting output"),
+        (("mode=multi-model", "models=s3://b/x"), "has to end with /"),
+        (("mode=async", "output=/tmp"), "not an address in S3"),
+        (("mode=serverless", "memory=1500"), "steps of 1024"),
+        (("mode=serverless", "max-instances=4"), "scales by itself"),
+        (("instances=4", "max-instances=2"), "fewer than"),
+        (("instances=0",), "instances is 0"),
+        (("instance-type=m5.large",), "not an instance type"),
+        (("role=admin",), "not the ARN of a role"),
+        (("region=us-east-1",), "cannot pull"),
+        (("region=narnia",), "not an AWS region"),
+    ],
+)
+def test_wrong_settings_are_refused_with_a_hint(
+    settings: tuple[str, ...], message: str, package: Package, footprint: Footprint
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        plan_of(package, footprint, *settings)
+    assert "--set" in caught.value.hint
+
+
+def test_serverless_limits_are_kept(package: Package, footprint: Footprint) -> None:
+    with pytest.raises(LimitError, match="concurrent requests: 201 of at most 200"):
+        plan_of(package, footprint, "mode=serverless", "max-concurrency=201")
+    plan_of(package, footprint, "max-concurrency=201")
+
+
+class Updating:
+    """``UpdateEndpoint`` for moto: takes a configuration, or goes back by itself."""
+
+    def __init__(self) -> None:
+        self.goes_back = False
+        self.updates: list[dict[str, Any]] = []
+
+    def __call__(self, response: SageMakerResponse) -> str:
+        body = json.loads(response.body)
+        self.updates.append(body)
+        endpoint: Any = response.sagemaker_backend.endpoints[body["EndpointName"]]
+        if endpoint.endpoint_config_name == body["EndpointConfigName"]:
+            raise AssertionError("AWS refuses the configuration that it has")
+        if self.goes_back:
+            endpoint.failure_reason = "alarm went off"
+        else:
+            endpoint.endpoint_config_name = body["EndpointConfigName"]
+        return json.dumps({"EndpointArn": endpoint.arn})
+
+
+@pytest.fixture
+def updating(monkeypatch: pytest.MonkeyPatch) -> Iterator[Updating]:
+    for key, value in (
+        ("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x"),
+        ("AWS_DEFAULT_REGION", "eu-west-1"),
+    ):  # fmt: skip
+        monkeypatch.setenv(key, value)
+    updating = Updating()
+    monkeypatch.setattr(
+        SageMakerResponse, "update_endpoint", lambda self: updating(self), raising=False
+    )
+    monkeypatch.setattr(aws.AwsApplier.__init__, "__defaults__", (0.01,))
+    for operation, kept in (
+        ("create_model", "_models"), ("create_endpoint", "endpoints"),
+        ("create_endpoint_config", "endpoint_configs"),
+    ):  # fmt: skip
+        refuse_duplicates(monkeypatch, operation, kept)
+    with mock_aws():
+        yield updating
+
+
+def refuse_duplicates(monkeypatch: pytest.MonkeyPatch, operation: str, kept: str) -> None:
+    """Say what AWS says when the name is taken."""
+    original = getattr(SageMakerModelBackend, operation)
+
+    def create(self: SageMakerModelBackend, *args: Any, **kwargs: Any) -> Any:
+        names = [value for key, value in kwargs.items() if key.endswith("_name")]
+        if set(names) & set(getattr(self, kept)):
+            what = operation.removeprefix("create_").replace("_", " ")
+            raise AWSValidationException(f'Cannot create already existing {what} "arn"')
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(SageMakerModelBackend, operation, create)
+
+
+def backend() -> SageMakerModelBackend:
+    found: SageMakerModelBackend = sagemaker_backends[ACCOUNT]["eu-west-1"]
+    return found
+
+
+def accept(plan: Plan, url: str, headers: Mapping[str, str]) -> None:
+    """Every endpoint is right."""
+
+
+def refuse(plan: Plan, url: str, headers: Mapping[str, str]) -> None:
+    raise ParityError("other answers")
+
+
+def no_report(line: str) -> None:
+    """Nobody listens."""
+
+
+def left_over() -> dict[str, list[str]]:
+    iam, sagemaker, cloudwatch = (boto3.client(n) for n in ("iam", "sagemaker", "cloudwatch"))
+    configs = sagemaker.list_endpoint_configs()["EndpointConfigs"]
+    targets = boto3.client("application-autoscaling").describe_scalable_targets(
+        ServiceNamespace="sagemaker"
+    )
+    return {
+        "roles": [r["RoleName"] for r in iam.list_roles()["Roles"]],
+        "models": [m["ModelName"] for m in sagemaker.list_models()["Models"]],
+        "configs": [c["EndpointConfigName"] for c in configs],
+        "endpoints": [e["EndpointName"] for e in sagemaker.list_endpoints()["Endpoints"]],
+        "alarms": [a["AlarmName"] for a in cloudwatch.describe_alarms()["MetricAlarms"]],
+        "scaling": [t["ResourceId"] for t in targets["ScalableTargets"]],
+    }
+
+
+NOTHING: Final[dict[str, list[str]]] = {
+    key: [] for key in ("roles", "models", "configs", "endpoints", "alarms", "scaling")
+}
+
+
+@pytest.mark.parametrize("mode", ["real-time", "scaled", "serverless", "async"])
+def test_apply_status_and_destroy(
+    mode: str, package: Package, footprint: Footprint, updating: Updating
+) -> None:
+    plan = plan_of(package, footprint, *MODES[mode])
+    lines: list[str] = []
+    url = stage.apply(plan, accept, lines.append)
+    assert url == ("" if mode == "async" else "sagemaker://eu-west-1/churn")
+    state = stage.status(plan)
+    assert state["EndpointStatus"] == "InService"
+    assert state["ProductionVariants"][0]["VariantName"] == "main"
+    stage.apply(plan, accept, lines.append)  # again: everything is there already
+    assert updating.updates == []
+    stage.destroy(plan, lines.append)
+    assert left_over() == NOTHING
+    with pytest.raises(NotFoundError, match="endpoint"):
+        stage.status(plan)
+    stage.destroy(plan, lines.append)  # what is gone is passed over
+
+
+def test_an_update_changes_the_endpoint_in_place(
+    package: Package, footprint: Footprint, updating: Updating
+) -> None:
+    stage.apply(plan_of(package, footprint, "instances=2"), accept, no_report)
+    newer = aws_plan(package, footprint, "sagemaker", OTHER_IMAGE, "instances=2")
+    stage.apply(newer, accept, no_report)
+    (update,) = updating.updates
+    routing = update["DeploymentConfig"]["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
+    assert routing["Type"] == "CANARY"
+    assert stage.status(newer)["EndpointConfigName"] == update["EndpointConfigName"]
+
+
+def test_other_answers_give_the_former_configuration_back(
+    package: Package, footprint: Footprint, updating: Updating
+) -> None:
+    first = plan_of(package, footprint)
+    stage.apply(first, accept, no_report)
+    before, was = left_over(), stage.status(first)["EndpointConfigName"]
+    newer = aws_plan(package, footprint, "sagemaker", OTHER_IMAGE)
+    with pytest.raises(ParityError):
+        stage.apply(newer, refuse, no_report)
+    assert stage.status(first)["EndpointConfigName"] == was
+    assert len(updating.updates) == 2
+    assert left_over() == before
+    policies = boto3.client("iam").list_role_policies(RoleName="modelport-sagemaker-churn")
+    assert policies["PolicyNames"] == ["modelport"]  # the role of what serves is still whole
+
+
+def test_an_update_that_aws_takes_back_is_a_failure_with_its_reason(
+    package: Package, footprint: Footprint, updating: Updating
+) -> None:
+    stage.apply(plan_of(package, footprint), accept, no_report)
+    updating.goes_back = True
+    with pytest.raises(PlatformError, match="went back to what was there before"):
+        stage.apply(aws_plan(package, footprint, "sagemaker", OTHER_IMAGE), accept, no_report)
+
+
+def test_a_first_deployment_with_other_answers_leaves_nothing(
+    package: Package, footprint: Footprint, updating: Updating
+) -> None:
+    with pytest.raises(ParityError):
+        stage.apply(plan_of(package, footprint, *MODES["scaled"]), refuse, no_report)
+    assert left_over() == NOTHING
+
+
+def test_an_endpoint_that_never_becomes_healthy_says_why(
+    package: Package, footprint: Footprint, updating: Updating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = SageMakerModelBackend.create_endpoint
+
+    def create(self: SageMakerModelBackend, *args: Any, **kwargs: Any) -> Any:
+        endpoint: Any = original(self, *args, **kwargs)
+        endpoint.endpoint_status = "Failed"
+        endpoint.failure_reason = "did not pass the ping health check"
+        return endpoint
+
+    monkeypatch.setattr(SageMakerModelBackend, "create_endpoint", create)
+    with pytest.raises(PlatformError, match="Failed: did not pass the ping health check"):
+        stage.apply(plan_of(package, footprint), accept, no_report)
+    assert left_over() == NOTHING
+
+
+def test_a_batch_job_runs_once(package: Package, footprint: Footprint, updating: Updating) -> None:
+    plan = plan_of(package, footprint, *MODES["batch"])
+    assert stage.apply(plan, accept, no_report) == ""
+    state = stage.status(plan)
+    assert state["TransformJobStatus"] == "Completed"
+    assert state["TransformInput"]["SplitType"] == "Line"
+
+
+def test_a_multi_model_endpoint_needs_the_package_in_its_bucket(
+    package: Package, footprint: Footprint, updating: Updating
+) -> None:
+    plan = plan_of(package, footprint, *MODES["multi-model"])
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    with pytest.raises(NotFoundError):
+        stage.apply(plan, accept, no_report)
+    assert left_over() == NOTHING
+    tag = plan.service.tag
+    s3.put_object(Bucket="bucket", Key=f"models/churn-{tag}.tar.gz", Body=b"x")
+    url = stage.apply(plan, accept, no_report)
+    assert url == f"sagemaker://eu-west-1/churn?model=churn-{tag}.tar.gz"
+
+
+def test_the_repository_has_tags_that_cannot_be_moved(
+    package: Package, footprint: Footprint, updating: Updating
+) -> None:
+    stage.apply(plan_of(package, footprint, "create-repository=yes"), accept, no_report)
+    (found,) = boto3.client("ecr").describe_repositories()["repositories"]
+    assert found["repositoryName"] == "churn"
+    assert found["imageTagMutability"] == "IMMUTABLE"
+    assert found["imageScanningConfiguration"]["scanOnPush"]
+
+
+def test_the_endpoint_config_is_refused_by_moto_when_it_is_wrong(updating: Updating) -> None:
+    with pytest.raises(ClientError):
+        boto3.client("sagemaker").create_endpoint(EndpointName="x", EndpointConfigName="none")
+    assert backend().endpoints == {}
