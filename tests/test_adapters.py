@@ -123,7 +123,12 @@ def imports_of(path: Path) -> set[str]:
 
 #: Modules that several adapters share, with the library that all of those require.
 SHARED = {
+    "modelport.deploy.aws.files": {"yaml"},
+    "modelport.deploy.azure.online": {"yaml"},
     "modelport.deploy.documents": {"yaml"},
+    "modelport.deploy.google.place": {"yaml"},
+    "modelport.deploy.google.run": {"yaml"},
+    "modelport.deploy.kubernetes.helm": {"yaml"},
     "modelport.convert.graphs.edits": {"onnx"},
     "modelport.convert.graphs.canonical": {"onnx"},
     "modelport.convert.forests.ensemble": {"onnx"},

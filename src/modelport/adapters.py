@@ -425,12 +425,13 @@ TABLE: Final = (
     Adapter(
         "applier", "google", "modelport.deploy.appliers.google:GoogleApplier",
         "Google Cloud's clients",
-        requires=("google.auth", "google.cloud.aiplatform_v1", "google.cloud.run_v2"),
+        requires=("google.auth", "google.cloud.aiplatform_v1", "google.cloud.run_v2", "grpc"),
         extra="google",
     ),
     Adapter(
         "applier", "azureml", "modelport.deploy.appliers.azureml:AzureMLApplier",
-        "Azure ML's client", requires=("azure.ai.ml", "azure.identity"), extra="azureml",
+        "Azure ML's client",
+        requires=("azure.ai.ml", "azure.identity", "yaml"), extra="azureml",
     ),
     Adapter(
         "applier", "azure", "modelport.deploy.appliers.azure:AzureApplier",

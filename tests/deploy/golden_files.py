@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from difflib import unified_diff
 from pathlib import Path
 from typing import Final
 
@@ -29,4 +30,6 @@ def assert_golden(name: str, text: str, package: Package) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     assert path.is_file(), f"{path} is missing: UPDATE_GOLDEN=1 writes it"
-    assert text == path.read_text(encoding="utf-8")
+    golden = path.read_text(encoding="utf-8")
+    changes = unified_diff(golden.splitlines(), text.splitlines(), str(path), "now", lineterm="")
+    assert text == golden, "\n".join(changes)

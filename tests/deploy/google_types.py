@@ -10,7 +10,7 @@ import proto  # type: ignore[import-untyped]
 from google.cloud import aiplatform_v1, run_v2
 
 from modelport.deploy.base import Call, Plan, Result
-from modelport.deploy.google import REVISIONS, SHARES
+from modelport.deploy.google.traffic import REVISIONS, SHARES
 
 MODULES = {"run": run_v2, "aiplatform": aiplatform_v1}
 #: Calls that are not one method of a client.

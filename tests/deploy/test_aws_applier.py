@@ -15,7 +15,8 @@ from moto import mock_aws
 from modelport.core.errors import ConflictError, ModelportError, NotFoundError, PlatformError
 from modelport.deploy.appliers import aws
 from modelport.deploy.appliers.aws import AwsApplier, AwsConnection, plain, to_request, translate
-from modelport.deploy.aws_common import PAIRS, allow, policy
+from modelport.deploy.aws.place import PAIRS
+from modelport.deploy.aws.roles import allow, policy
 from modelport.deploy.base import Call
 
 REGION = {"region": "eu-west-1"}

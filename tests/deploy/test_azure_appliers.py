@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ def fake(certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> Iterato
         monkeypatch.setattr(resource_manager, "DefaultAzureCredential", Token)
         monkeypatch.setattr(resource_manager, "ARM", fake.url)
         monkeypatch.setattr(resource_manager, "_POLL", 0.01)
+        fake.answers |= {
+            "/host/default/listkeys": {"functionKeys": {"default": "k"}, "masterKey": "m"},
+            "/listKeys": {"primaryKey": "the-key", "secondaryKey": "other"},
+            "/token": {"accessToken": "the-token", "tokenType": "Bearer"},
+        }
         fake.things[SHOP] = {"id": SHOP, "name": "shop", "location": "westeurope",
                              "properties": {}}  # fmt: skip
         yield fake
@@ -94,11 +99,11 @@ def other(fake: Fake, name: str = "m-before", share: int = 100) -> str:
     return path
 
 
-def agree(plan: Plan, url: str) -> None:
+def agree(plan: Plan, url: str, headers: Mapping[str, str]) -> None:
     """An endpoint that gives the right answers."""
 
 
-def differ(plan: Plan, url: str) -> None:
+def differ(plan: Plan, url: str, headers: Mapping[str, str]) -> None:
     raise ParityError("it gives other answers")
 
 
@@ -112,7 +117,7 @@ def test_azureml_from_nothing(
     plan = ml_plan(package, footprint)
     at_verification: list[Any] = []
 
-    def verify(plan: Plan, url: str) -> None:
+    def verify(plan: Plan, url: str, headers: Mapping[str, str]) -> None:
         at_verification.append((url, dict(traffic(fake)), deployed(plan) in fake.things))
 
     lines: list[str] = []
@@ -221,7 +226,7 @@ def test_azureml_a_shift_that_fails_goes_back(
     plan = ml_plan(package, footprint)
     seen = []
 
-    def verify(plan: Plan, url: str) -> None:
+    def verify(plan: Plan, url: str, headers: Mapping[str, str]) -> None:
         fake.fails["/onlineEndpoints/churn"] = ("InternalServerError", "traffic was not updated")
 
     def report(line: str) -> None:
@@ -270,10 +275,6 @@ def test_azureml_callers_are_let_in(
 ) -> None:
     plan = ml_plan(package, footprint, f"auth-mode={mode}")
     stage.apply(plan, agree, quiet)
-    fake.answers |= {
-        "/listKeys": {"primaryKey": "the-key", "secondaryKey": "other"},
-        "/token": {"accessToken": "the-token", "tokenType": "Bearer"},
-    }
     headers = azureml.AzureMLApplier().connect(plan.connection).headers()
     wanted = {"aad_token": "token-of-https://ml.azure.com/.default", "key": "the-key",
               "aml_token": "the-token"}  # fmt: skip
@@ -324,7 +325,7 @@ def test_without_credentials_it_says_how_to_log_in(
 def test_of_many_credentials_only_those_that_were_refused_are_told() -> None:
     from azure.core.exceptions import ClientAuthenticationError
 
-    from modelport.deploy.azure_errors import translate
+    from modelport.deploy.azure.errors import translate
 
     error = ClientAuthenticationError(
         "DefaultAzureCredential failed to retrieve a token.\nAttempted credentials:\n"
@@ -456,7 +457,6 @@ def test_functions_publishing_that_is_refused(
 
 
 def test_functions_callers_are_let_in(fake: Fake, package: Package, footprint: Footprint) -> None:
-    fake.answers["/host/default/listkeys"] = {"functionKeys": {"default": "k"}, "masterKey": "m"}
     plan = functions_plan(package, footprint)
     connection = resource_manager.AzureApplier().connect(plan.connection)
     assert connection.headers() == {"x-functions-key": "k"}

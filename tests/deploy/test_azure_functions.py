@@ -18,7 +18,7 @@ import pytest
 from modelport.core.errors import InputError, LimitError
 from modelport.core.package import Package
 from modelport.deploy import show, stage
-from modelport.deploy.azure_archive import archive
+from modelport.deploy.azure.archive import archive
 from modelport.deploy.base import Footprint, Plan
 from modelport.deploy.limits import read_limits
 from tests.clients import run_client

@@ -20,8 +20,9 @@ import yaml
 
 from modelport.core.errors import InputError, LimitError
 from modelport.core.package import Package
-from modelport.deploy import monitoring, nginx, show, stage
+from modelport.deploy import show, stage
 from modelport.deploy.base import Footprint, Plan
+from modelport.deploy.containers import monitoring, nginx
 from modelport.deploy.verify import verify_endpoint
 from modelport.serve.metrics import Metrics
 from tests.deploy.built import ROOT, bridged, built, tools

@@ -21,7 +21,7 @@ from modelport.core.package import Package
 from modelport.deploy import stage
 from modelport.deploy.appliers.google import GoogleApplier, build_request
 from modelport.deploy.base import Call, Footprint, Plan
-from modelport.deploy.google import revisions, shares
+from modelport.deploy.google.traffic import revisions, shares
 
 from .google_fake import Google, RefusalError, google_here
 

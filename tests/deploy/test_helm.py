@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from modelport.core.package import Package
-from modelport.deploy import documents, helm, stage
+from modelport.deploy import documents, stage
 from modelport.deploy.base import Footprint, Plan, Service
+from modelport.deploy.kubernetes import helm
 from tests.deploy import kubetools
 
 DIGEST = "sha256:" + "ab" * 32

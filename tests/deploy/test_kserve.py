@@ -17,7 +17,7 @@ from modelport.core.package import Package
 from modelport.deploy import show, stage
 from modelport.deploy.appliers import kubernetes as applier
 from modelport.deploy.base import Footprint, Plan
-from modelport.deploy.kubestate import service_state
+from modelport.deploy.kubernetes.state import service_state
 from tests.deploy.fake_kubernetes import Cluster, running
 from tests.deploy.golden_files import assert_golden
 from tests.deploy.test_helm import IMAGE, KEY

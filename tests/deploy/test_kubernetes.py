@@ -23,7 +23,7 @@ from modelport.core.package import Package
 from modelport.deploy import show, stage
 from modelport.deploy.appliers import kubernetes as applier
 from modelport.deploy.base import Footprint, Plan
-from modelport.deploy.kubestate import object_path, owned_fields, rollout_state
+from modelport.deploy.kubernetes.state import object_path, owned_fields, rollout_state
 from modelport.deploy.verify import verify_endpoint
 from tests.deploy import kubetools
 from tests.deploy.fake_kubernetes import TOKEN, Cluster, fields_of, running

@@ -74,7 +74,9 @@ def accept(plan: Plan, url: str, headers: Mapping[str, str]) -> None:
 
 def test_the_endpoint_is_verified_before_it_gets_traffic(plan: Plan, memory: Memory) -> None:
     seen: list[tuple[str, list[str]]] = []
-    url = stage.apply(plan, lambda _, url, headers: seen.append((url, list(memory.made))), no_report)
+    url = stage.apply(
+        plan, lambda _, url, headers: seen.append((url, list(memory.made))), no_report
+    )
     assert url == "id-of-role"
     assert seen == [("id-of-role", ["create-role", "create-server", "read-traffic"])]
     assert memory.things["traffic"]["to"] == "new"

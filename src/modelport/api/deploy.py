@@ -200,9 +200,7 @@ def _with_image(
     return [*others, f"image={pushed.reference}"]
 
 
-def _verified(
-    package: Package, report: Progress
-) -> Callable[[Plan, str, Mapping[str, str]], None]:
+def _verified(package: Package, report: Progress) -> Callable[[Plan, str, Mapping[str, str]], None]:
     """What proves that an endpoint gives the package's answers."""
     from modelport.deploy.verify import verify_endpoint
 

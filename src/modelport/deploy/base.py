@@ -12,14 +12,22 @@ neither network nor credentials.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from modelport.core.package import Package
+from modelport.core.tensors import TensorSpec
 from modelport.deploy.limits import Check
 
 Progress = Callable[[str], None]
+
+#: Characters that a number takes in JSON, with its comma: float32 has at most nine digits.
+_NUMBER_BYTES: Final = 13
+_TEXT_BYTES: Final = 64
+_HEAD_BYTES: Final = 64
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,31 @@ class Service:
         """Twelve characters of the package digest: unique, and allowed in every name."""
         return self.package.digest.removeprefix("sha256:")[:12]
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """By which the package is found again, as Kubernetes and Google Cloud allow them.
+
+        Source: https://cloud.google.com/resource-manager/docs/labels-overview (lower-case
+        letters, digits, ``_`` and ``-``, at most 63), which is the stricter of the two.
+        """
+        found = {
+            "managed-by": "modelport",
+            "modelport-model": re.sub(r"[^a-z0-9_-]", "-", self.model.lower())[:63],
+            "modelport-package": self.tag,
+        }
+        return found | ({"modelport-version": str(self.version)} if self.version else {})
+
+    @property
+    def request_bytes(self) -> int:
+        """About how long a JSON request with one row is."""
+        return _HEAD_BYTES + sum(map(_row_bytes, self.package.manifest.signature.inputs))
+
+
+def _row_bytes(spec: TensorSpec) -> int:
+    each = _TEXT_BYTES if spec.numpy_dtype.kind not in "biuf" else _NUMBER_BYTES
+    size = math.prod(d if isinstance(d, int) else 1 for d in spec.shape)
+    return len(spec.name) + 8 + size * each
+
 
 @dataclass(frozen=True)
 class PlannedFile:
@@ -115,6 +148,15 @@ class Result:
 
     def __str__(self) -> str:
         return f"<{self.call}: {self.path}>"
+
+
+def has_results(value: Any) -> bool:
+    """Whether a `Result` is anywhere in plain data."""
+    if isinstance(value, Mapping):
+        return any(has_results(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return any(has_results(item) for item in value)
+    return isinstance(value, Result)
 
 
 @dataclass(frozen=True)

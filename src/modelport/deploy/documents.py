@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from typing import Any, Final
 
 import yaml
+
+#: What YAML 1.2 and Go's YAML take for a number, and PyYAML, which follows 1.1, leaves unquoted.
+_NUMBER: Final = re.compile(r"[-+]?(\.?\d[\d_]*(\.[\d_]*)?([eE][-+]?\d+)?|0[xob][\da-fA-F_]+)")
+#: And for true and false.
+_BOOLEANS: Final = ("y", "Y", "n", "N")
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # it comes without types
@@ -21,7 +27,8 @@ class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # it comes without types
 
 
 def _text(dumper: _Dumper, value: str) -> Any:
-    style = "|" if "\n" in value else None
+    quoted = _NUMBER.fullmatch(value) or value in _BOOLEANS
+    style = "|" if "\n" in value else "'" if quoted else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 

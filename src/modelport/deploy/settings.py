@@ -109,7 +109,7 @@ def _convert(item: Field[Any], text: str, pair: str) -> Any:
     choices = item.metadata.get("choices", ())
     if choices and text not in choices:
         raise NotFoundError("value", text, list(choices), where=f"--set {pair}")
-    kind = type(item.default)
+    kind: type[Any] = type(item.default)
     try:
         if kind is bool:
             if text.lower() in _TRUE + _FALSE:

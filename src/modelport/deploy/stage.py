@@ -26,6 +26,7 @@ from modelport.deploy.base import (
     Result,
     Service,
     Target,
+    has_results,
 )
 from modelport.deploy.limits import refuse_exceeded
 from modelport.deploy.settings import read_settings, service_name
@@ -154,9 +155,7 @@ def destroy(plan: Plan, report: Progress) -> None:
     PlatformError
         What the platform said, after everything else has been tried.
     """
-    lasting = [
-        call for call in plan.calls if call.undo and not _has_results(call.undo.parameters)
-    ]
+    lasting = [call for call in plan.calls if call.undo and not has_results(call.undo.parameters)]
     failed = _take_back(_connect(plan), lasting, {}, report)
     if failed:
         raise failed[0]
@@ -229,11 +228,3 @@ def _filled(value: Any, answers: Mapping[str, Any]) -> Any:
     if isinstance(value, list | tuple):
         return [_filled(item, answers) for item in value]
     return value
-
-
-def _has_results(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(_has_results(item) for item in value.values())
-    if isinstance(value, list | tuple):
-        return any(_has_results(item) for item in value)
-    return isinstance(value, Result)

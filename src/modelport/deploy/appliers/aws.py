@@ -32,7 +32,7 @@ from botocore.exceptions import (
 )
 
 from modelport.core.errors import ConflictError, ModelportError, NotFoundError, PlatformError
-from modelport.deploy.aws_common import ACCOUNT, PAIRS
+from modelport.deploy.aws.place import ACCOUNT, PAIRS
 from modelport.deploy.base import Call, Progress
 
 _HINT: Final = "aws configure or aws sso login, AWS_PROFILE, or --set profile=NAME"

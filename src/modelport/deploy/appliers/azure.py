@@ -26,8 +26,8 @@ from azure.identity import DefaultAzureCredential
 from azure.mgmt.resource.resources import ResourceManagementClient
 
 from modelport.core.errors import ConflictError, NotFoundError, PlatformError
-from modelport.deploy.azure_archive import archive
-from modelport.deploy.azure_errors import translate
+from modelport.deploy.azure.archive import archive
+from modelport.deploy.azure.errors import translate
 from modelport.deploy.base import Call, Progress
 
 ARM: Final = "https://management.azure.com"

@@ -17,7 +17,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any, Final
 
 from modelport.core.errors import ConflictError, NotFoundError, PlatformError
-from modelport.deploy.azure_errors import translate
+from modelport.deploy.azure.errors import translate
 from modelport.deploy.base import Call, Progress
 from modelport.deploy.documents import to_yaml
 

@@ -41,7 +41,7 @@ from modelport.core.errors import (
     PlatformError,
 )
 from modelport.deploy.base import Call, Connection, Progress
-from modelport.deploy.google import REVISIONS, SHARES, revisions, shares
+from modelport.deploy.google.traffic import REVISIONS, SHARES, revisions, shares
 
 _SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 _MODULES: Final = {"run": run_v2, "aiplatform": aiplatform_v1}
@@ -130,6 +130,10 @@ class GoogleConnection:
         if call.operation in _SWEEPING:
             return self._sweep(call, str(parameters["endpoint"]), report)
         return self._finished(call, self._running.pop(call.id), report)
+
+    def headers(self) -> Mapping[str, str]:
+        """See `modelport.deploy.base.Connection.headers`: `access` shows a token of its own."""
+        return {}
 
     def _finished(self, call: Call, running: Operation, report: Progress) -> Mapping[str, Any]:
         def look() -> Mapping[str, Any] | None:

@@ -30,7 +30,8 @@ from urllib3.exceptions import HTTPError
 
 from modelport.core.errors import ConflictError, NotFoundError, PlatformError
 from modelport.deploy.base import Call, Progress
-from modelport.deploy.kubestate import (
+from modelport.deploy.kubernetes.relay import Relay
+from modelport.deploy.kubernetes.state import (
     object_path,
     owned_fields,
     pod_problem,
@@ -38,7 +39,6 @@ from modelport.deploy.kubestate import (
     rollout_state,
     service_state,
 )
-from modelport.deploy.relay import Relay
 
 _MANAGER: Final = "modelport"
 #: Seconds to connect, and to wait for an answer.

@@ -10,7 +10,7 @@ moves the alias in the same step that creates the version, so there is nothing t
 between, and a failed one can block the next update. Only the API in front, which has no name to be
 found again by, is a (small) stack. The template is for those who deploy with SAM.
 
-Sources: see `modelport.deploy.aws_lambda`; "Lambda function versions", "Create an alias for a
+Sources: see `modelport.deploy.aws.function`; "Lambda function versions", "Create an alias for a
 Lambda function" and "Implement canary deployments using a weighted alias".
 """
 
@@ -19,26 +19,23 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from modelport.deploy.aws_common import (
-    PAIRS,
-    SERVER_SIZE,
-    find_place,
-    image_notes,
-    image_of,
-    repository_call,
-    role_calls,
-    role_name,
-    row_size,
-    undone,
-)
-from modelport.deploy.aws_front import LIVE, front_template
-from modelport.deploy.aws_lambda import (
+from modelport.deploy.aws.front import LIVE, front_template
+from modelport.deploy.aws.function import (
     CANDIDATE,
     Function,
     LambdaSettings,
     auth_type,
     refuse_wrong,
 )
+from modelport.deploy.aws.place import (
+    PAIRS,
+    SERVER_SIZE,
+    find_place,
+    image_notes,
+    image_of,
+    repository_call,
+)
+from modelport.deploy.aws.roles import role_calls, role_name, undone
 from modelport.deploy.base import Call, Plan, PlannedFile, Result, Service
 from modelport.deploy.documents import to_yaml
 from modelport.deploy.limits import Check, check_limits
@@ -311,7 +308,7 @@ def _checks(function: Function) -> tuple[Check, ...]:
         "memory": function.memory << 20,
         "timeout": settings.timeout,
         "latency": service.footprint.latency,
-        "request": row_size(service),
+        "request": service.request_bytes,
         "start": function.start,
         "image": SERVER_SIZE + service.package.size + (0 if is_zip else _BASE_SIZE),
         "environment": sum(len(key) + len(value) for key, value in variables),

@@ -22,11 +22,10 @@ from typing import Any, Final
 
 from modelport.core.digest import sha256_bytes
 from modelport.core.errors import InputError
-from modelport.deploy.azure_archive import locked
-from modelport.deploy.azure_template import WEB, App, resources, template
+from modelport.deploy.azure.archive import locked
+from modelport.deploy.azure.template import WEB, App, resources, template
 from modelport.deploy.base import Call, Plan, PlannedFile, Service, Settings
 from modelport.deploy.documents import to_json
-from modelport.deploy.google import request_bytes
 from modelport.deploy.limits import Check, check_limits
 from modelport.deploy.settings import setting
 
@@ -250,7 +249,7 @@ def _checks(app: App, service: Service, settings: AzureFunctionsSettings) -> tup
         "timeout": settings.timeout,
         "replicas": app.instances,
         "concurrency": app.concurrency,
-        "request": request_bytes(service),
+        "request": service.request_bytes,
     }
     return check_limits("azure-functions", values, str(app.memory))
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from modelport.core.errors import InputError
-from modelport.deploy.azure_online import (
+from modelport.deploy.azure.online import (
     AzureMLSettings,
     autoscale,
     concurrency,
@@ -31,7 +31,6 @@ from modelport.deploy.azure_online import (
 )
 from modelport.deploy.base import Call, Plan, PlannedFile, Service
 from modelport.deploy.documents import to_json
-from modelport.deploy.google import request_bytes
 from modelport.deploy.limits import Check, check_limits
 
 _RIGHTS: Final = "Microsoft.MachineLearningServices/workspaces"
@@ -196,7 +195,7 @@ def _checks(service: Service, settings: AzureMLSettings) -> tuple[Check, ...]:
         "concurrency": concurrency(service, settings),
         "replicas": max(settings.instances, settings.max_instances),
         "memory": service.footprint.memory,
-        "request": request_bytes(service),
+        "request": service.request_bytes,
     }
     return check_limits("azureml", values, settings.instance_type)
 

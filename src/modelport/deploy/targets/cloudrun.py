@@ -13,23 +13,21 @@ from __future__ import annotations
 from typing import Any
 
 from modelport.core.errors import InputError
-from modelport.deploy import google_run as run
-from modelport.deploy import knative
 from modelport.deploy.base import Call, Plan, PlannedFile, Result, Service
 from modelport.deploy.documents import to_yaml
-from modelport.deploy.google import (
-    CANDIDATE,
+from modelport.deploy.google import run
+from modelport.deploy.google.place import (
     account_id,
     check_account,
     check_counts,
     check_percent,
     image_reference,
-    labels,
     location,
-    request_bytes,
     short_digest,
 )
-from modelport.deploy.google_run import CloudRunSettings
+from modelport.deploy.google.run import CloudRunSettings
+from modelport.deploy.google.traffic import CANDIDATE
+from modelport.deploy.kubernetes import knative
 from modelport.deploy.limits import Check, check_limits
 from modelport.deploy.settings import mebibytes
 
@@ -83,7 +81,7 @@ def _plan(
     own = not settings.service_account
     image = template["containers"][0]["image"]
     body = {
-        "labels": labels(service),
+        "labels": service.labels,
         "ingress": run.INGRESS[settings.ingress],
         "invoker_iam_disabled": settings.public,
         "template": template,
@@ -125,7 +123,7 @@ def _checks(
         "concurrency": shape.concurrency,
         "replicas": settings.max_instances,
         "environment": max(len(value) for value in environment.values()),
-        "request": request_bytes(service),
+        "request": service.request_bytes,
         "package": service.package.size,
     }
     return check_limits("cloudrun", values, f"cpu-{shape.cpu}")

@@ -13,9 +13,11 @@ from typing import Any, Final
 
 from modelport.core.errors import InputError
 from modelport.core.options import ServeOptions
-from modelport.deploy import dockerfile, documents, manifests, monitoring, nginx
+from modelport.deploy import documents
 from modelport.deploy.base import Plan, PlannedFile, Service, Settings
+from modelport.deploy.containers import dockerfile, monitoring, nginx
 from modelport.deploy.images.config import HEALTH_CHECK, PORT, USER
+from modelport.deploy.kubernetes import manifests
 from modelport.deploy.limits import check_limits
 from modelport.deploy.settings import mebibytes, setting
 

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from modelport.core.errors import InputError
-from modelport.deploy import dockerfile, manifests
 from modelport.deploy.base import Call, Plan, Result, Service, Settings
+from modelport.deploy.containers import dockerfile
 from modelport.deploy.images.config import HEALTH_CHECK, PORT, USER
+from modelport.deploy.kubernetes import manifests
 from modelport.deploy.limits import check_limits
 from modelport.deploy.settings import setting
 

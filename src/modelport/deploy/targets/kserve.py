@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from modelport.core.errors import InputError
-from modelport.deploy import documents, kubecalls, manifests
+from modelport.deploy import documents
 from modelport.deploy.base import Call, Plan, PlannedFile, Result, Service, Settings
+from modelport.deploy.kubernetes import calls as kubecalls
+from modelport.deploy.kubernetes import manifests
 from modelport.deploy.limits import check_limits
 from modelport.deploy.settings import setting
 

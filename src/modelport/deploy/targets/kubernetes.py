@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from modelport.core.errors import InputError
-from modelport.deploy import documents, helm, kubecalls, manifests, workload
+from modelport.deploy import documents
 from modelport.deploy.base import Call, Plan, PlannedFile, Result, Service, Settings
+from modelport.deploy.kubernetes import calls as kubecalls
+from modelport.deploy.kubernetes import helm, manifests, workload
 from modelport.deploy.limits import check_limits
 from modelport.deploy.settings import setting
 

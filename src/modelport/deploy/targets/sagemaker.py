@@ -8,7 +8,7 @@
 A model and a configuration cannot be changed, so their names tell what is in them; an update
 gives the endpoint a new configuration, and taking it back gives it the former one.
 
-Sources: see `modelport.deploy.aws_sagemaker`; "Automatically scale SageMaker models" for the
+Sources: see `modelport.deploy.aws.endpoint`; "Automatically scale SageMaker models" for the
 autoscaling calls; "Auto-rollback configuration and monitoring" for the alarm.
 """
 
@@ -16,24 +16,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from modelport.deploy.aws_common import (
-    SERVER_SIZE,
-    find_place,
-    image_notes,
-    only_new,
-    repository_call,
-    role_calls,
-    row_size,
-    undone,
-)
-from modelport.deploy.aws_files import commands_of, request_files
-from modelport.deploy.aws_sagemaker import (
+from modelport.deploy.aws.endpoint import (
     ON_INSTANCES,
     VARIANT,
     Request,
     SageMakerSettings,
     refuse_wrong,
 )
+from modelport.deploy.aws.files import commands_of, request_files
+from modelport.deploy.aws.place import SERVER_SIZE, find_place, image_notes, repository_call
+from modelport.deploy.aws.roles import only_new, role_calls, undone
 from modelport.deploy.base import Call, Plan, Result, Service
 from modelport.deploy.limits import Check, check_limits
 
@@ -301,7 +293,7 @@ def _endpoint(request: Request) -> str:
 def _checks(request: Request) -> tuple[Check, ...]:
     service, settings = request.service, request.settings
     values: dict[str, float] = {
-        "request": row_size(service),
+        "request": service.request_bytes,
         "latency": service.footprint.latency,
         "start": service.footprint.start,
         "timeout": settings.startup_timeout,

@@ -14,22 +14,18 @@ from __future__ import annotations
 from typing import Any, Final
 
 from modelport.core.errors import InputError
-from modelport.deploy import google_vertex as vertex
 from modelport.deploy.base import Call, Plan, PlannedFile, Result, Service
 from modelport.deploy.documents import to_json
-from modelport.deploy.google import (
-    CANDIDATE,
-    as_rest,
+from modelport.deploy.google import vertex
+from modelport.deploy.google.place import (
     check_account,
     check_counts,
     check_percent,
     image_reference,
-    labels,
     location,
-    request_bytes,
-    shares_of,
 )
-from modelport.deploy.google_vertex import VertexSettings
+from modelport.deploy.google.traffic import CANDIDATE, as_rest, shares_of
+from modelport.deploy.google.vertex import VertexSettings
 from modelport.deploy.limits import Check, check_limits
 
 _ALL: Final = 100
@@ -159,7 +155,7 @@ def _batch(
             raise InputError(f"mode=batch needs a {key}", hint=f"--set {key}=gs://BUCKET/…")
     job = {
         "display_name": f"{service.name}-{service.tag}",
-        "labels": labels(service),
+        "labels": service.labels,
         "model": Result("model", "versioned_name"),
         "input_config": {
             "instances_format": "jsonl",
@@ -213,7 +209,7 @@ def _batch(
 def _checks(service: Service, settings: VertexSettings) -> tuple[Check, ...]:
     values = {
         "name": len(service.name),
-        "request": request_bytes(service),
+        "request": service.request_bytes,
         "timeout": settings.timeout,
         "deployment": settings.deployment_timeout,
         "replicas": settings.min_replicas,

@@ -31,7 +31,7 @@ _MODE: Final = 0o644 << 16
 _NOT_HERE: Final = {
     "awslambdaric", "granian", "grpcio", "httptools", "simplejson", "snapshot-restore-py", "uvloop",
 }  # fmt: skip
-_LOCK: Final = "azure_functions.lock"
+_LOCK: Final = "functions.lock"
 
 
 def locked(package: Package) -> str:
@@ -43,7 +43,7 @@ def locked(package: Package) -> str:
         When the package needs what modelport's lock file does not have.
     """
     ours = [pin for pin in requirements(package, "") if pin.name not in _NOT_HERE]
-    workers = read_lock(str(files("modelport.deploy").joinpath(_LOCK)))
+    workers = read_lock(str(files("modelport.deploy.azure").joinpath(_LOCK)))
     return "".join(f"{_lines(pin)}\n" for pin in sorted([*ours, *workers], key=lambda p: p.name))
 
 

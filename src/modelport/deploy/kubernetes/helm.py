@@ -1,4 +1,4 @@
-"""A Helm chart of the objects in `modelport.deploy.workload`, from the same functions.
+"""A Helm chart of the objects in `modelport.deploy.kubernetes.workload`, from the same functions.
 
 A `Workload` whose values are template expressions gives the templates: an expression is a text
 between marks, which is written into the YAML where its value would be; `template` then takes the
@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from modelport.deploy import documents, manifests, workload
+from modelport.deploy import documents
 from modelport.deploy.base import PlannedFile
+from modelport.deploy.kubernetes import manifests, workload
 
 _MARK: Final = "%%"
 #: ``key: '%%text%%'``, or a line of its own: ``- '%%text%%'`` and ``'%%text%%': null``.

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from modelport.deploy.kubecalls import resource_of
+from modelport.deploy.kubernetes.calls import resource_of
 
 #: Reasons of a waiting container that do not go away by themselves.
 _HOPELESS: Final = (

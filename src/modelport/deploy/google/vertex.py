@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from modelport.core.errors import InputError
 from modelport.deploy.base import Call, Result, Service, Settings
-from modelport.deploy.google import labels
 from modelport.deploy.settings import setting
 
 MODELS: Final = "aiplatform.ModelServiceClient"
@@ -105,7 +104,7 @@ def upload(service: Service, settings: VertexSettings, parent: str, image: str) 
         "display_name": service.name,
         "version_aliases": [alias(service)],
         "version_description": f"{service.model}, package {service.package.digest}",
-        "labels": labels(service),
+        "labels": service.labels,
         "container_spec": container,
     }
     name = f"{parent}/models/{service.name}"
@@ -150,7 +149,7 @@ def endpoint(service: Service, settings: VertexSettings, parent: str, end: str, 
     name = service.name + (f"-{end}" if end else "")
     body: dict[str, Any] = {
         "display_name": name,
-        "labels": labels(service),
+        "labels": service.labels,
     }
     if settings.dedicated:
         body["dedicated_endpoint_enabled"] = True

@@ -11,16 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from modelport.core.errors import InputError
-from modelport.deploy.aws_common import (
-    Place,
-    allow,
-    image_of,
-    policy,
-    role_of,
-    tag_values,
-    trust_policy,
-)
-from modelport.deploy.aws_front import LIVE, LOG_SKIPS, FrontSettings, front, with_skips
+from modelport.deploy.aws.front import LIVE, LOG_SKIPS, FrontSettings, front, with_skips
+from modelport.deploy.aws.place import Place, image_of
+from modelport.deploy.aws.roles import allow, policy, role_of, tag_values, trust_policy
 from modelport.deploy.base import Service
 from modelport.deploy.settings import setting
 

@@ -11,16 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from modelport.core.errors import InputError
-from modelport.deploy import knative
 from modelport.deploy.base import Call, Result, Service, Settings
-from modelport.deploy.google import (
-    BY_REVISION,
-    CANDIDATE,
-    camel,
-    labels,
-    revisions_of,
-    short_digest,
-)
+from modelport.deploy.google.place import short_digest
+from modelport.deploy.google.traffic import BY_REVISION, CANDIDATE, camel, revisions_of
+from modelport.deploy.kubernetes import knative
 from modelport.deploy.settings import mebibytes, quantity, setting
 
 RUN: Final = "run.ServicesClient"
@@ -140,7 +134,7 @@ def template(
         for key, (secret, version) in secrets(settings, "latest").items()
     ]
     template = {
-        "labels": labels(service),
+        "labels": service.labels,
         "scaling": {
             "min_instance_count": settings.min_instances,
             "max_instance_count": settings.max_instances,

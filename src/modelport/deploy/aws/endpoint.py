@@ -12,17 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from modelport.core.errors import InputError
-from modelport.deploy.aws_common import (
-    ACCOUNT,
-    Place,
-    allow,
-    fingerprint,
-    image_of,
-    policy,
-    role_of,
-    tags,
-    trust_policy,
-)
+from modelport.deploy.aws.place import ACCOUNT, Place, image_of
+from modelport.deploy.aws.roles import allow, fingerprint, policy, role_of, tags, trust_policy
 from modelport.deploy.base import Service, Settings
 from modelport.deploy.settings import setting
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from modelport.deploy.base import Service
-from modelport.deploy.google import labels
 
 PORT: Final = 8080
 
@@ -51,7 +50,7 @@ def knative_service(
     """
     metadata: dict[str, Any] = {"name": service.name}
     metadata |= {"namespace": namespace} if namespace else {}
-    metadata["labels"] = {**labels(service), **(more_labels or {})}
+    metadata["labels"] = {**service.labels, **(more_labels or {})}
     metadata |= {"annotations": dict(annotations)} if annotations else {}
     return {
         "apiVersion": "serving.knative.dev/v1",
@@ -61,7 +60,7 @@ def knative_service(
             "template": {
                 "metadata": {
                     "name": revision,
-                    "labels": labels(service),
+                    "labels": service.labels,
                     "annotations": dict(revision_annotations),
                 },
                 "spec": dict(spec),

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
-from modelport.deploy.aws_common import ACCOUNT
-from modelport.deploy.base import Call, PlannedFile, Result
+from modelport.deploy.aws.place import ACCOUNT
+from modelport.deploy.base import Call, PlannedFile, has_results
 from modelport.deploy.documents import to_json
 
 _WAITS: Final = {"endpoint-in-service": "endpoint-in-service"}
@@ -24,7 +24,7 @@ def request_files(calls: Iterable[Call]) -> tuple[PlannedFile, ...]:
         for one in (call, call.otherwise):
             if one is call.otherwise and one is not None and one.parameters == call.parameters:
                 continue
-            if one is not None and not _has_results(one.parameters):
+            if one is not None and not has_results(one.parameters):
                 purpose = f"{one.service}.{one.operation}: {one.purpose}"
                 files.append(PlannedFile(f"{one.id}.json", to_json(one.parameters), purpose))
     return tuple(files)
@@ -49,11 +49,3 @@ def commands_of(calls: Iterable[Call], region: str, profile: str) -> tuple[str, 
 def _command(call: Call) -> str:
     dashed = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", call.operation).lower()
     return f"{'s3api' if call.service == 's3' else call.service} {dashed}"
-
-
-def _has_results(value: Any) -> bool:
-    if isinstance(value, Result):
-        return True
-    if isinstance(value, dict):
-        return any(_has_results(item) for item in value.values())
-    return isinstance(value, list | tuple) and any(_has_results(item) for item in value)

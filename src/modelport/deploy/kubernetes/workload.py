@@ -1,7 +1,7 @@
 """The objects that serve a package on plain Kubernetes, for its manifests and for its Helm chart.
 
 Both come from the same functions: for the chart a `Workload` holds template expressions
-(`modelport.deploy.helm`) where it holds values for the manifests.
+(`modelport.deploy.kubernetes.helm`) where it holds values for the manifests.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from modelport.deploy import manifests
 from modelport.deploy.base import Footprint
+from modelport.deploy.kubernetes import manifests
 
 SERVER: Final = "model-server"
 CANDIDATE: Final = "candidate"

@@ -1,0 +1,1 @@
+"""What the targets on AWS are made of: places, roles, fronts, files of requests."""

@@ -1,0 +1,1 @@
+"""What the targets on Azure are made of: templates, archives, endpoints."""

@@ -1,0 +1,1 @@
+"""What runs beside the server in containers: Dockerfile, TLS front, monitoring."""

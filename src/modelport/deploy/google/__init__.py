@@ -1,0 +1,1 @@
+"""What the targets on Google Cloud are made of: places, traffic, resources."""

@@ -1,0 +1,1 @@
+"""What the targets on Kubernetes are made of: objects, charts, calls, states."""
