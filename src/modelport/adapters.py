@@ -371,6 +371,23 @@ TABLE: Final = (
         "gRPC on grpcio's threads", requires=("grpc",), extra="grpc",
     ),
     Adapter(
+        "pass", "load", "modelport.optimize.passes.load:LoadPass",
+        "the graph as it is after every start, made once", requires=("onnx",), extra="optimize",
+    ),
+    Adapter(
+        "pass", "float16", "modelport.optimize.passes.float16:Float16Pass",
+        "weights as float16", requires=("onnx",), extra="optimize",
+    ),
+    Adapter(
+        "pass", "int8-dynamic", "modelport.optimize.passes.int8_dynamic:Int8DynamicPass",
+        "int8 weights, ranges at run time: matrices", requires=("onnx",), extra="optimize",
+    ),
+    Adapter(
+        "pass", "int8-static", "modelport.optimize.passes.int8_static:Int8StaticPass",
+        "int8 with calibrated ranges: convolutions and perceptrons", requires=("onnx",),
+        extra="optimize",
+    ),
+    Adapter(
         "target", "docker", "modelport.deploy.targets.docker:DockerTarget",
         "Docker or Podman on one machine", requires=("yaml",), extra="deploy",
     ),

@@ -1,0 +1,95 @@
+"""Which variants are worth having, and which one is picked.
+
+A variant is on the frontier when no other one is at least as good in loss, time for one row and
+size, and better in one of them. It may be picked when it is inside the budget with 95 %
+confidence and is not slower (95 % interval) without being smaller. Of those the fastest is
+picked; where the intervals of two overlap, the smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from modelport.optimize.evaluate import Measured
+
+
+@dataclass(frozen=True)
+class Point:
+    """A measured variant on the plot.
+
+    Parameters
+    ----------
+    measured : Measured
+    verdict : str
+        Why it cannot be picked; empty: it can.
+    pareto : bool
+        Whether it is on the frontier.
+    """
+
+    measured: Measured
+    verdict: str
+    pareto: bool
+
+
+def frontier(original: Measured, others: Sequence[Measured], budget: float) -> list[Point]:
+    """The original and all others, with verdicts."""
+    working = [original, *(item for item in others if not item.failed)]
+    return [
+        Point(
+            item,
+            verdict="" if item is original else _verdict(item, original, budget),
+            pareto=not item.failed and not any(_dominates(other, item) for other in working),
+        )
+        for item in (original, *others)
+    ]
+
+
+def ranking(points: Sequence[Point]) -> list[Point]:
+    """Those that may be picked, the best one first."""
+    able = [point for point in points if not point.verdict and point.measured.loss is not None]
+    ordered: list[Point] = []
+    while able:
+        fastest = max(able, key=lambda point: _speedup(point.measured))
+        even = [p for p in able if _high(p.measured) >= _speedup(fastest.measured)]
+        best = min(even, key=lambda point: point.measured.size)
+        ordered.append(best)
+        able.remove(best)
+    return ordered
+
+
+def _verdict(item: Measured, original: Measured, budget: float) -> str:
+    if item.failed:
+        return item.failed
+    loss, single = item.loss, item.single
+    if loss is not None and not loss.decided:
+        return f"too few rows to tell: about {loss.needed:,} would do"
+    if loss is not None and loss.high > budget:
+        return f"loses {loss.value:.4g}, and {budget:g} is accepted"
+    if single is None:
+        return "not timed"
+    if item.size >= original.size and single.low <= 1.0:
+        return "no smaller, and not faster"
+    if single.high < 1.0 and item.size >= original.size:
+        return "slower"
+    return ""
+
+
+def _dominates(one: Measured, other: Measured) -> bool:
+    """At least as good in everything, and better in something."""
+    mine, others = _values(one), _values(other)
+    return all(a <= b for a, b in zip(mine, others, strict=True)) and mine != others
+
+
+def _values(item: Measured) -> tuple[float, float, float]:
+    loss = item.loss.value if item.loss is not None else 0.0
+    time = 1 / item.single.speedup if item.single is not None else float("inf")
+    return loss, time, float(item.size)
+
+
+def _speedup(item: Measured) -> float:
+    return item.single.speedup if item.single is not None else 0.0
+
+
+def _high(item: Measured) -> float:
+    return item.single.high if item.single is not None else 0.0

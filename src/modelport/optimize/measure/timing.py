@@ -1,0 +1,127 @@
+"""Times of several variants, so that what slows the machine slows all of them alike.
+
+Rounds go through all variants, each time beginning with another one; each runs for some
+milliseconds, warm. A variant's speed is the median over the rounds of its time divided into the
+original's of the same round, so drift of the machine cancels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from modelport.core.tensors import Array
+from modelport.optimize.measure.process import Worker
+
+_ROUND_SECONDS: Final = 0.03
+_WARM_UP: Final = 3
+_FEWEST: Final = 2
+_MOST: Final = 400
+_RESAMPLES: Final = 1000
+_SEED: Final = 7
+
+
+@dataclass(frozen=True)
+class Times:
+    """What one variant took at one batch size.
+
+    Parameters
+    ----------
+    batch : int
+        Rows.
+    p50, p99 : float
+        Seconds per execution.
+    speedup : float
+        How many times faster than the original: the median over the rounds.
+    low, high : float
+        The 95 % interval of `speedup`, of a bootstrap over the rounds.
+    """
+
+    batch: int
+    p50: float
+    p99: float
+    speedup: float
+    low: float
+    high: float
+
+    @property
+    def throughput(self) -> float:
+        """Rows per second."""
+        return self.batch / self.p50
+
+
+def time_together(
+    workers: Mapping[str, Worker],
+    original: str,
+    rows: Path,
+    batch: int,
+    *,
+    rounds: int = 15,
+    seconds: float = 30.0,
+) -> dict[str, Times]:
+    """Time variants beside the original.
+
+    Parameters
+    ----------
+    workers : mapping of str to Worker
+        By name; with the original's.
+    original : str
+    rows : Path
+        Saved inputs.
+    batch : int
+    rounds : int
+    seconds : float
+        Ends earlier after so many, with at least three rounds.
+
+    Returns
+    -------
+    dict of str to Times
+
+    Raises
+    ------
+    EngineError
+        When one of them fails at this batch size.
+    """
+    counts = {}
+    for name, worker in workers.items():
+        worker.times(rows, batch, 1)
+        lap = float(np.median(worker.times(rows, batch, _WARM_UP)))
+        counts[name] = int(np.clip(_ROUND_SECONDS / max(lap, 1e-7), _FEWEST, _MOST))
+    laps: dict[str, list[Array]] = {name: [] for name in workers}
+    begin = time.monotonic()
+    for turn in range(rounds):
+        if turn >= 3 and time.monotonic() - begin > seconds:
+            break
+        for name in _rotated(list(workers), turn):
+            worker = workers[name]
+            worker.times(rows, batch, 1)  # the caches are somebody else's
+            laps[name].append(worker.times(rows, batch, counts[name]))
+    return {name: _summary(batch, laps[name], laps[original]) for name in workers}
+
+
+def _rotated(names: Sequence[str], turn: int) -> list[str]:
+    at = turn % len(names)
+    return [*names[at:], *names[:at]]
+
+
+def _summary(batch: int, mine: Sequence[Array], originals: Sequence[Array]) -> Times:
+    ratios = np.array(
+        [np.median(a) / np.median(b) for a, b in zip(originals, mine, strict=True)]
+    )
+    random = np.random.default_rng(_SEED)
+    picks = random.integers(0, len(ratios), (_RESAMPLES, len(ratios)))
+    low, high = np.percentile(np.median(ratios[picks], axis=1), [2.5, 97.5])
+    every = np.concatenate(mine)
+    return Times(
+        batch=batch,
+        p50=float(np.median(every)),
+        p99=float(np.percentile(every, 99)),
+        speedup=float(np.median(ratios)),
+        low=float(low),
+        high=float(high),
+    )

@@ -1,0 +1,1 @@
+"""One way to make a model smaller or faster per file."""

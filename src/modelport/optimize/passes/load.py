@@ -1,0 +1,28 @@
+"""The graph as ONNX Runtime would make it at every start, made once.
+
+Constants folded, operators fused. Blocked layouts, which only processors with the same vector
+length can run, are left to the start. The answers are those of the original's own optimized
+graph, so the loss is nothing but rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from modelport.optimize.base import LOAD, Progress, Subject, Variant
+from modelport.optimize.session import optimized
+
+
+class LoadPass:
+    """See the module."""
+
+    name = "load"
+    order = LOAD
+
+    def refuses(self, subject: Subject) -> str:
+        """See `modelport.optimize.base.Pass.refuses`."""
+        return ""
+
+    def variants(self, subject: Subject, report: Progress) -> Iterator[Variant]:
+        """See `modelport.optimize.base.Pass.variants`."""
+        yield subject.variant.then("load", optimized(subject.variant.model))

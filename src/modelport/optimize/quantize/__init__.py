@@ -1,0 +1,1 @@
+"""What the passes that quantize share: source graphs, ranges, corrections."""

@@ -1,0 +1,192 @@
+"""Static int8: QuantizeLinear and DequantizeLinear around what is computed with integers.
+
+Activations are uint8, asymmetric: scale = (max - min) / 255, zero point = round(-min / scale), so
+that a ReLU or a Clip at the end of the range vanishes into the rounding. Weights are int8,
+symmetric, per output channel: scale = max|w| / 127. Rounding is to the nearest even. Biases are
+int32 with scale = scale of the input times that of the weight. On processors with VNNI this pair
+(U8S8) is multiplied by one instruction; others must beware of saturation, hence ``narrow``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper, shape_inference
+from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
+from onnxruntime.quantization.calibrate import TensorData, TensorsData
+from onnxruntime.quantization.registry import QDQRegistry
+
+from modelport.core.errors import UnsupportedError
+from modelport.core.quiet import quiet_stderr
+from modelport.core.tensors import Array
+from modelport.optimize.onnx_graph import parse
+from modelport.optimize.quantize.ranges import Range
+from modelport.optimize.session import simplified
+
+#: Nodes with weights, which are worth quantizing at all.
+WEIGHTED: Final = ("Conv", "Gemm", "MatMul")
+#: Computed in float32 all the same, with conversions around them, or too fine for 8 bits.
+_LEFT_FLOAT: Final = frozenset(
+    {"Softmax", "LayerNormalization", "InstanceNormalization", "Where", "Slice", "Sigmoid",
+     "LeakyRelu", "EmbedLayerNormalization", "BatchNormalization", "Exp", "Tanh", "Gather"}
+)  # fmt: skip
+
+
+def source_graph(model: bytes) -> onnx.ModelProto:
+    """What is quantized: simplified, every node with a name, every Conv and Gemm with a bias."""
+    graph = parse(simplified(model))
+    for index, node in enumerate(graph.graph.node):
+        node.name = node.name or f"{node.op_type}_{index}"
+    sizes = {item.name: tuple(item.dims) for item in graph.graph.initializer}
+    for node in graph.graph.node:
+        _add_bias(graph.graph, node, sizes)
+    return shape_inference.infer_shapes(graph)
+
+
+def weighted_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The nodes whose second input is a constant matrix or filter, in order."""
+    constants = {item.name for item in model.graph.initializer}
+    return [
+        node
+        for node in model.graph.node
+        if node.op_type in WEIGHTED and len(node.input) > 1 and node.input[1] in constants
+    ]
+
+
+def activations(model: onnx.ModelProto) -> list[str]:
+    """All tensors of float32 numbers that are computed, with the inputs."""
+    floats = {
+        value.name
+        for value in (*model.graph.value_info, *model.graph.input, *model.graph.output)
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    }
+    constants = {item.name for item in model.graph.initializer}
+    named = [value.name for value in model.graph.input]
+    named += [name for node in model.graph.node for name in node.output]
+    return [name for name in named if name in floats and name not in constants]
+
+
+def quantize(
+    model: onnx.ModelProto,
+    ranges: Mapping[str, Range],
+    method: str,
+    left_float: Collection[str] = (),
+    *,
+    narrow: bool = False,
+) -> onnx.ModelProto:
+    """The graph with integers.
+
+    Parameters
+    ----------
+    model : ModelProto
+        Of `source_graph`.
+    ranges : mapping of str to Range
+        Of `activations`.
+    method : str
+        How the ranges are cut: `modelport.optimize.quantize.ranges.METHODS`.
+    left_float : collection of str
+        Names of nodes.
+    narrow : bool
+        Seven bits for weights: sums of two products then fit the 16 bits that processors
+        without VNNI add them in.
+
+    Raises
+    ------
+    UnsupportedError
+        When ONNX Runtime's quantizer does not take it.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    cuts = {name: found.cut(method) for name, found in ranges.items()}
+    data = {
+        name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+        for name, (low, high) in cuts.items()
+    }
+    weighted = {node.name for node in weighted_nodes(model)}
+    excluded = [
+        node.name
+        for node in model.graph.node
+        if node.name in left_float
+        or (node.op_type in WEIGHTED and node.name not in weighted)
+        or not all(name in data for name in _computed(model, node))
+    ]
+    kinds = sorted(set(QDQRegistry) - _LEFT_FLOAT)
+    try:
+        with quiet_stderr():
+            quantizer = QDQQuantizer(
+                copy, True, narrow, QuantType.QInt8, QuantType.QUInt8,
+                TensorsData(CalibrationMethod.MinMax, data), [], excluded, kinds,
+                {"ActivationSymmetric": False, "WeightSymmetric": True},
+            )  # fmt: skip
+            quantizer.quantize_model()
+    except Exception as error:  # the quantizer has no common base class for its errors
+        raise UnsupportedError(f"the quantizer says: {error}") from error
+    quantized: onnx.ModelProto = quantizer.model.model
+    return quantized
+
+
+def _computed(model: onnx.ModelProto, node: onnx.NodeProto) -> list[str]:
+    """The floating-point tensors that a node reads and writes."""
+    known = set(activations(model))
+    return [name for name in (*node.input, *node.output) if name in known]
+
+
+def _add_bias(
+    graph: onnx.GraphProto, node: onnx.NodeProto, sizes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Give a node a bias of zeros, so that there is something to correct."""
+    if node.op_type not in ("Conv", "Gemm") or len(node.input) != 2 or node.input[1] not in sizes:
+        return
+    shape = sizes[node.input[1]]
+    turned = any(a.name == "transB" and a.i for a in node.attribute)
+    width = shape[0] if node.op_type == "Conv" or turned else shape[1]
+    zeros = numpy_helper.from_array(np.zeros(width, dtype=np.float32), f"{node.name}__bias")
+    graph.initializer.append(zeros)
+    node.input.append(zeros.name)
+
+
+def bias_of(model: onnx.ModelProto, name: str) -> tuple[onnx.TensorProto, Array] | None:
+    """The integer bias of a quantized node, and its scales; None: it has none.
+
+    Parameters
+    ----------
+    model : ModelProto
+        Quantized.
+    name : str
+        Of the node.
+    """
+    node = next((node for node in model.graph.node if node.name == name), None)
+    if node is None or len(node.input) < 3:
+        return None
+    makers = {out: maker for maker in model.graph.node for out in maker.output}
+    constants = {item.name: item for item in model.graph.initializer}
+    maker = makers.get(node.input[2])
+    if maker is None or maker.op_type != "DequantizeLinear" or maker.input[0] not in constants:
+        return None
+    return constants[maker.input[0]], numpy_helper.to_array(constants[maker.input[1]])
+
+
+def ancestors(model: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
+    """Only the part of a graph that a tensor depends on, with the tensor as its output."""
+    makers = {out: node for node in model.graph.node for out in node.output}
+    waiting, needed = [tensor], set()
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is not None and id(node) not in needed:
+            needed.add(id(node))
+            waiting += node.input
+    part = onnx.ModelProto()
+    part.CopyFrom(model)
+    del part.graph.node[:]
+    kept = [node for node in model.graph.node if id(node) in needed]
+    part.graph.node.extend(kept)
+    del part.graph.output[:]
+    part.graph.output.append(helper.make_empty_tensor_value_info(tensor))
+    used = {name for node in kept for name in node.input}
+    constants = [item for item in model.graph.initializer if item.name in used]
+    del part.graph.initializer[:]
+    part.graph.initializer.extend(constants)
+    return part

@@ -1,0 +1,221 @@
+"""The optimize stage: from a package and rows to a frontier, and to a better package or none."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from modelport.adapters import find_adapter
+from modelport.core.errors import UnsupportedError
+from modelport.core.package import Package
+from modelport.core.signature import Signature
+from modelport.core.tensors import Array, Tensors
+from modelport.engines.base import Engine, EngineOptions
+from modelport.optimize.base import Progress, Subject, Variant
+from modelport.optimize.evaluate import BATCHES, Bench, Measured, Rows
+from modelport.optimize.frontier import Point, frontier, ranking
+from modelport.optimize.metrics import Judge, make_judge
+from modelport.optimize.search import Refusal, load_passes, search
+from modelport.optimize.split import Thirds, thirds
+from modelport.processing.base import ProcessedModel, wrap
+
+ORIGINAL: Final = "original"
+_ENGINE: Final = "onnxruntime"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for.
+
+    Parameters
+    ----------
+    rows : mapping of str to ndarray
+        The package's inputs, as clients send them.
+    target : ndarray or None
+        The right answers.
+    metric : str
+        See `modelport.optimize.metrics`; empty: by the target and the model.
+    max_drop : float
+        What the metric may lose.
+    passes : tuple of str
+        Empty: all.
+    seconds : float
+        In which passes may begin.
+    threads : int
+        With which it will be served.
+    """
+
+    rows: Tensors
+    target: Array | None = None
+    metric: str = ""
+    max_drop: float = 0.01
+    passes: tuple[str, ...] = ()
+    seconds: float = float("inf")
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of it.
+
+    Parameters
+    ----------
+    points : tuple of Point
+        The original first, then every variant.
+    picked : Point or None
+        None: nothing wins.
+    held : Measured or None
+        The picked variant on the rows that nothing else has seen.
+    failed : tuple of (str, str)
+        Variants that did not hold on those rows, and why.
+    refusals : tuple of Refusal
+        Passes that could not do anything.
+    metric : str
+        What was measured, for people.
+    rows : int
+        How many rows variants were chosen by.
+    """
+
+    points: tuple[Point, ...]
+    picked: Point | None
+    held: Measured | None
+    failed: tuple[tuple[str, str], ...]
+    refusals: tuple[Refusal, ...]
+    metric: str
+    rows: int
+
+
+def optimize(package: Package, request: Request, report: Progress) -> Outcome:
+    """Make variants of a package's model, measure them beside it, and pick one, or none.
+
+    Parameters
+    ----------
+    package : Package
+        Verified.
+    request : Request
+    report : callable
+
+    Raises
+    ------
+    UnsupportedError
+        When the package's engine is not one whose models can be changed.
+    InputError
+        When the rows are too few, or the metric does not fit.
+    """
+    if package.manifest.engine != _ENGINE:
+        raise UnsupportedError(
+            f"{package.manifest.name} runs on {package.manifest.engine}; only ONNX models are "
+            "optimized",
+            hint="pack it without --engine native",
+        )
+    passes = load_passes(request.passes)
+    model = _Original(package, request.threads)
+    parts = thirds(len(next(iter(request.rows.values()))))
+    original = Variant(ORIGINAL, package.model_path.read_bytes())
+    bench = Bench(
+        _ENGINE, request.threads, request.max_drop,
+        cores={max(os.sched_getaffinity(0))}, batches=model.batches,
+    )  # fmt: skip
+    report("asking the original")
+    calibrate = model.prepare(original, _take(request.rows, parts.calibrate))
+    subject = Subject(
+        variant=original, signature=model.signature, engine=_ENGINE, rows=calibrate,
+        answers=bench.answers(original, calibrate), threads=request.threads,
+        max_drop=request.max_drop, deadline=time.monotonic() + request.seconds,
+    )  # fmt: skip
+    choosing = _rows(model, bench, original, request, parts.choose)
+    baseline = bench.judge(original, choosing)
+    found = search(passes, subject, bench, choosing, report)
+    working = [item for item in found.measured if not item.failed]
+    broken = [item for item in found.measured if item.failed]
+    timed = bench.time(baseline, working, choosing, report)
+    points = frontier(timed[0], [*timed[1:], *broken], request.max_drop)
+    picked, held, failed = _hold(points, model, bench, original, request, parts, report)
+    return Outcome(
+        points=tuple(points), picked=picked, held=held, failed=tuple(failed),
+        refusals=tuple(found.refusals), metric=choosing.judge.name, rows=choosing.count,
+    )  # fmt: skip
+
+
+def _hold(
+    points: Sequence[Point],
+    model: _Original,
+    bench: Bench,
+    original: Variant,
+    request: Request,
+    parts: Thirds,
+    report: Progress,
+) -> tuple[Point | None, Measured | None, list[tuple[str, str]]]:
+    """The best variant that is also inside the budget on rows that nothing else has seen."""
+    failed: list[tuple[str, str]] = []
+    able = ranking(points)
+    if not able:
+        return None, None, failed
+    rows = _rows(model, bench, original, request, parts.hold)
+    for point in able:
+        name = point.measured.variant.name
+        report(f"holding {name} against rows that nothing has seen")
+        held = bench.judge(point.measured.variant, rows)
+        if held.failed or held.loss is None or held.loss.value > request.max_drop:
+            loss = held.loss.value if held.loss is not None else float("nan")
+            failed.append((name, held.failed or f"loses {loss:.4g} on rows that it had not seen"))
+            continue
+        return replace(point), held, failed
+    return None, None, failed
+
+
+class _Original:
+    """The package's model, with the processing around it."""
+
+    def __init__(self, package: Package, threads: int) -> None:
+        engine: Engine = find_adapter("engine", package.manifest.engine).load()
+        self._loaded = engine.load(package.model_path, EngineOptions(threads=threads))
+        self._processing = package.manifest.processing
+        self._files = package.processing_files()
+        self._wrapped = self._wrap({})
+        self.task = package.manifest.task
+        self.signature: Signature = self._loaded.signature
+
+    def _wrap(self, files: Mapping[str, bytes]) -> ProcessedModel | None:
+        if self._processing is None:
+            return None
+        return wrap(self._loaded, self._processing, {**self._files, **files})
+
+    def prepare(self, variant: Variant, rows: Tensors) -> Tensors:
+        """The engine's inputs."""
+        wrapped = self._wrap(variant.files) if variant.files else self._wrapped
+        return rows if wrapped is None else wrapped.prepare(rows)
+
+    def finish(self, answers: Tensors) -> Tensors:
+        """What clients get."""
+        return answers if self._wrapped is None else self._wrapped.finish(answers)
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Batch sizes besides 1; none where the model's batch is fixed."""
+        return BATCHES if self.signature.batch_symbol else ()
+
+
+def _rows(
+    model: _Original, bench: Bench, original: Variant, request: Request, chosen: Array
+) -> Rows:
+    """Rows to judge by, with what the original makes of them."""
+    rows = _take(request.rows, chosen)
+    prepared = model.prepare(original, rows)
+    answers = model.finish(bench.answers(original, prepared))
+    target = None if request.target is None else request.target[chosen]
+    judge: Judge = make_judge(request.metric, answers, target, model.task)
+
+    def inputs(variant: Variant) -> Tensors:
+        return model.prepare(variant, rows) if variant.files else prepared
+
+    return Rows(inputs, model.finish, judge, judge.decide(answers), len(chosen))
+
+
+def _take(rows: Tensors, chosen: Array) -> dict[str, Any]:
+    return {name: np.asarray(array)[chosen] for name, array in rows.items()}
