@@ -388,6 +388,10 @@ TABLE: Final = (
         extra="optimize",
     ),
     Adapter(
+        "plot", "frontier", "modelport.optimize.plot:FrontierPlot",
+        "the frontier as SVG and PNG", requires=("matplotlib",), extra="optimize",
+    ),
+    Adapter(
         "target", "docker", "modelport.deploy.targets.docker:DockerTarget",
         "Docker or Podman on one machine", requires=("yaml",), extra="deploy",
     ),

@@ -17,14 +17,17 @@ from modelport.api.deploy import (
 )
 from modelport.api.diagnose import doctor, doctor_target, doctor_url
 from modelport.api.image import build_image
+from modelport.api.optimize import Optimization, optimize
 from modelport.api.register import history, list_models, promote, pull, push, rollback
 from modelport.api.rows import to_rows
 from modelport.api.run import predict, serve
 from modelport.api.verify import verification_json, verify
-from modelport.core.options import ImageOptions, PackOptions, RegistryOptions, ServeOptions
+from modelport.core.options import ImageOptions, OptimizeOptions, PackOptions, RegistryOptions, ServeOptions
 
 __all__ = [
     "ImageOptions",
+    "Optimization",
+    "OptimizeOptions",
     "PackOptions",
     "RegistryOptions",
     "ServeOptions",
@@ -40,6 +43,7 @@ __all__ = [
     "history",
     "inspect",
     "list_models",
+    "optimize",
     "pack",
     "plan_deployment",
     "plan_json",

@@ -29,6 +29,7 @@ VERBS: Final = {
     "history": "show who changed what and when",
     "serve": "serve models over HTTP",
     "image": "write a container image of a package, without Docker",
+    "optimize": "make a package smaller and faster, never worse",
     "deploy": "run a model on a platform: planned, applied, verified",
     "verify": "prove that an endpoint gives a package's answers",
     "predict": "predict with a package, a registered model or a server",

@@ -130,6 +130,39 @@ class ImageOptions:
 
 
 @dataclass(frozen=True)
+class OptimizeOptions:
+    """How a package is optimized.
+
+    Parameters
+    ----------
+    target : str
+        The column of the data that holds the right answers, or a file with one per row. Empty:
+        variants are compared with the original's own answers.
+    metric : str
+        accuracy, f1, recall, rmse, r2, cosine, agreement, or ``module:function``. Empty: by the
+        target and the model.
+    max_drop : float
+        What the metric may lose: 0.01 is one point of accuracy.
+    passes : str
+        Names between commas. Empty: all that are installed.
+    budget : str
+        Time in which passes may begin: ``90s``, ``5m``, ``1h``. Empty: no limit.
+    threads : int
+        With which the model will be served.
+    replace : bool
+        Replace another package at the output folder.
+    """
+
+    target: str = ""
+    metric: str = ""
+    max_drop: float = 0.01
+    passes: str = ""
+    budget: str = ""
+    threads: int = 1
+    replace: bool = False
+
+
+@dataclass(frozen=True)
 class ServeOptions:
     """How a server runs.
 

@@ -47,6 +47,9 @@ class Variant:
         What the passes chose, plain: nodes left float, calibration, channels.
     files : mapping of str to bytes
         Files of processing steps that it replaces, by their names in the package.
+    row_independent : bool
+        False when its answer to a row depends on the rows beside it although the original's does
+        not: a range that is found at run time is that of the whole batch.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Variant:
     passes: tuple[str, ...] = ()
     detail: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    row_independent: bool = True
 
     def then(self, name: str, model: bytes, **detail: Any) -> Variant:
         """What a pass makes of this one.
@@ -73,6 +77,7 @@ class Variant:
             passes=(*self.passes, by),
             detail={**self.detail, by: detail},
             files=self.files,
+            row_independent=self.row_independent,
         )
 
 

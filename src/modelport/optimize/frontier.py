@@ -2,7 +2,7 @@
 
 A variant is on the frontier when no other one is at least as good in loss, time for one row and
 size, and better in one of them. It may be picked when it is inside the budget with 95 %
-confidence and is not slower (95 % interval) without being smaller. Of those the fastest is
+confidence, is not slower (95 % interval), and is faster or smaller. Of those the fastest is
 picked; where the intervals of two overlap, the smaller.
 """
 
@@ -68,10 +68,10 @@ def _verdict(item: Measured, original: Measured, budget: float) -> str:
         return f"loses {loss.value:.4g}, and {budget:g} is accepted"
     if single is None:
         return "not timed"
+    if single.high < 1.0:
+        return "slower"
     if item.size >= original.size and single.low <= 1.0:
         return "no smaller, and not faster"
-    if single.high < 1.0 and item.size >= original.size:
-        return "slower"
     return ""
 
 

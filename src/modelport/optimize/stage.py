@@ -18,9 +18,12 @@ from modelport.core.tensors import Array, Tensors
 from modelport.engines.base import Engine, EngineOptions
 from modelport.optimize.base import Progress, Subject, Variant
 from modelport.optimize.evaluate import BATCHES, Bench, Measured, Rows
+from modelport.optimize.emit import emit
 from modelport.optimize.frontier import Point, frontier, ranking
 from modelport.optimize.metrics import Judge, make_judge
-from modelport.optimize.search import Refusal, load_passes, search
+from modelport.optimize.outcome import Outcome
+from modelport.optimize.report import to_json
+from modelport.optimize.search import load_passes, search
 from modelport.optimize.split import Thirds, thirds
 from modelport.processing.base import ProcessedModel, wrap
 
@@ -57,37 +60,6 @@ class Request:
     passes: tuple[str, ...] = ()
     seconds: float = float("inf")
     threads: int = 1
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of it.
-
-    Parameters
-    ----------
-    points : tuple of Point
-        The original first, then every variant.
-    picked : Point or None
-        None: nothing wins.
-    held : Measured or None
-        The picked variant on the rows that nothing else has seen.
-    failed : tuple of (str, str)
-        Variants that did not hold on those rows, and why.
-    refusals : tuple of Refusal
-        Passes that could not do anything.
-    metric : str
-        What was measured, for people.
-    rows : int
-        How many rows variants were chosen by.
-    """
-
-    points: tuple[Point, ...]
-    picked: Point | None
-    held: Measured | None
-    failed: tuple[tuple[str, str], ...]
-    refusals: tuple[Refusal, ...]
-    metric: str
-    rows: int
 
 
 def optimize(package: Package, request: Request, report: Progress) -> Outcome:
@@ -136,10 +108,19 @@ def optimize(package: Package, request: Request, report: Progress) -> Outcome:
     timed = bench.time(baseline, working, choosing, report)
     points = frontier(timed[0], [*timed[1:], *broken], request.max_drop)
     picked, held, failed = _hold(points, model, bench, original, request, parts, report)
-    return Outcome(
+    outcome = Outcome(
         points=tuple(points), picked=picked, held=held, failed=tuple(failed),
         refusals=tuple(found.refusals), metric=choosing.judge.name, rows=choosing.count,
     )  # fmt: skip
+    if picked is None:
+        return outcome
+    variant = picked.measured.variant
+
+    def answer(rows: Tensors) -> Tensors:
+        return model.finish(bench.answers(variant, model.prepare(variant, rows)))
+
+    document = to_json(outcome, request.max_drop)
+    return replace(outcome, artifact=emit(package, variant, document, answer))
 
 
 def _hold(
@@ -165,7 +146,7 @@ def _hold(
             loss = held.loss.value if held.loss is not None else float("nan")
             failed.append((name, held.failed or f"loses {loss:.4g} on rows that it had not seen"))
             continue
-        return replace(point), held, failed
+        return point, held, failed
     return None, None, failed
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -42,11 +43,12 @@ class Int8DynamicPass:
         """See `modelport.optimize.base.Pass.variants`."""
         source = simplified(subject.variant.model)
         has_tables = "Gather" in operators(parse(source))
-        yield subject.variant.then("int8-dynamic", _quantized(source, _MATRICES))
+        plain = subject.variant.then("int8-dynamic", _quantized(source, _MATRICES))
+        yield replace(plain, row_independent=False)
         if has_tables:
-            yield subject.variant.then(
-                "int8-dynamic, tables too", _quantized(source, (*_MATRICES, "Gather"))
-            )
+            both = _quantized(source, (*_MATRICES, "Gather"))
+            tables = subject.variant.then("int8-dynamic, tables too", both)
+            yield replace(tables, row_independent=False)
 
 
 def _quantized(source: bytes, kinds: tuple[str, ...]) -> bytes:
