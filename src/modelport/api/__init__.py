@@ -21,8 +21,15 @@ from modelport.api.optimize import Optimization, optimize
 from modelport.api.register import history, list_models, promote, pull, push, rollback
 from modelport.api.rows import to_rows
 from modelport.api.run import predict, serve
+from modelport.api.side_by_side import compare
 from modelport.api.verify import verification_json, verify
-from modelport.core.options import ImageOptions, OptimizeOptions, PackOptions, RegistryOptions, ServeOptions
+from modelport.core.options import (
+    ImageOptions,
+    OptimizeOptions,
+    PackOptions,
+    RegistryOptions,
+    ServeOptions,
+)
 
 __all__ = [
     "ImageOptions",
@@ -32,6 +39,7 @@ __all__ = [
     "RegistryOptions",
     "ServeOptions",
     "build_image",
+    "compare",
     "compare_targets",
     "convert",
     "deploy",

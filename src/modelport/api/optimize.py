@@ -94,7 +94,7 @@ def optimize(
     options = options or resolve(OptimizeOptions)
     spec = resolve_models([model], registry or resolve(RegistryOptions))[0]
     package = open_package(Path(spec.path))
-    rows, target = _split_target(to_rows(data), options.target)
+    rows, target = split_target(to_rows(data), options.target)
     request = Request(
         rows=rows.bind(package.manifest.signature),
         target=target,
@@ -103,6 +103,7 @@ def optimize(
         passes=tuple(options.passes.replace(",", " ").split()),
         seconds=_seconds(options.budget),
         threads=options.threads,
+        cache=Path(options.cache).expanduser() / "optimize",
     )
     outcome = optimize_package(package, request, report)
     document = to_json(outcome, options.max_drop)
@@ -131,8 +132,14 @@ def _draw(document: Mapping[str, Any], folder: Path, report: Progress) -> None:
         staged.replace(path)
 
 
-def _split_target(rows: Rows, target: str) -> tuple[Rows, Array | None]:
-    """The rows without the right answers, and these."""
+def split_target(rows: Rows, target: str) -> tuple[Rows, Array | None]:
+    """The rows without the right answers, and these.
+
+    Raises
+    ------
+    InputError
+        When `target` is neither a column nor a file with an answer for each row.
+    """
     if not target:
         return rows, None
     if target in rows.columns:

@@ -30,6 +30,7 @@ VERBS: Final = {
     "serve": "serve models over HTTP",
     "image": "write a container image of a package, without Docker",
     "optimize": "make a package smaller and faster, never worse",
+    "compare": "two models side by side on the same rows",
     "deploy": "run a model on a platform: planned, applied, verified",
     "verify": "prove that an endpoint gives a package's answers",
     "predict": "predict with a package, a registered model or a server",

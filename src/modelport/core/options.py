@@ -151,6 +151,8 @@ class OptimizeOptions:
         With which the model will be served.
     replace : bool
         Replace another package at the output folder.
+    cache : str
+        Folder for the variants of a run that is interrupted: the next one goes on.
     """
 
     target: str = ""
@@ -160,6 +162,7 @@ class OptimizeOptions:
     budget: str = ""
     threads: int = 1
     replace: bool = False
+    cache: str = "~/.modelport/cache"
 
 
 @dataclass(frozen=True)

@@ -147,16 +147,18 @@ class Bench:
             group = [original, *others[at : at + _TOGETHER]]
             report(f"timing {', '.join(item.variant.name for item in group)}")
             with self._group(group, rows) as (workers, paths):
-                name, path = original.variant.name, paths
-                single = time_together(workers, name, path, 1)
-                bulk = self._bulk(workers, name, path)
+                name = original.variant.name
+                single = time_together(workers, name, paths, 1)
+                bulk = self._bulk(workers, name, paths)
             for item in group:
                 mine = item.variant.name
                 found = replace(item, single=single[mine], bulk=bulk.get(mine))
                 timed.setdefault(mine, found)
         return [timed[item.variant.name] for item in (original, *others)]
 
-    def _bulk(self, workers: Mapping[str, Worker], original: str, rows: Path) -> dict[str, Times]:
+    def _bulk(
+        self, workers: Mapping[str, Worker], original: str, rows: Mapping[str, Path]
+    ) -> dict[str, Times]:
         """Times at the batch size at which the original answers the most rows per second."""
         best: dict[str, Times] = {}
         chosen = 0
@@ -175,15 +177,14 @@ class Bench:
     @contextmanager
     def _group(
         self, group: Sequence[Measured], rows: Rows
-    ) -> Iterator[tuple[dict[str, Worker], Path]]:
+    ) -> Iterator[tuple[dict[str, Worker], dict[str, Path]]]:
         with ExitStack() as stack:
             folder = stack.enter_context(self._folder())
             workers = {
                 item.variant.name: stack.enter_context(self._worker(item.variant, folder))
                 for item in group
             }
-            save_rows(folder / "rows.npz", rows.inputs(group[0].variant))
-            yield workers, folder / "rows.npz"
+            yield workers, _saved(group, rows, folder)
 
     def _worker(self, variant: Variant, folder: Path) -> Worker:
         return Worker(variant, self.engine, self.threads, folder, cores=self.cores)
@@ -192,6 +193,19 @@ class Bench:
     def _folder(self) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="modelport-") as folder:
             yield Path(folder)
+
+
+def _saved(group: Sequence[Measured], rows: Rows, folder: Path) -> dict[str, Path]:
+    """The inputs of each variant; those without processing of their own share a file."""
+    shared = folder / "rows.npz"
+    save_rows(shared, rows.inputs(group[0].variant))
+    paths: dict[str, Path] = {}
+    for index, item in enumerate(group):
+        paths[item.variant.name] = shared
+        if item.variant.files:
+            paths[item.variant.name] = folder / f"rows-{index}.npz"
+            save_rows(paths[item.variant.name], rows.inputs(item.variant))
+    return paths
 
 
 def _loss(rows: Rows, decided: Any, budget: float) -> Loss:

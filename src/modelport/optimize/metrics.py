@@ -108,8 +108,7 @@ def make_judge(name: str, original: Tensors, target: Array | None, task: str) ->
         name = "accuracy" if kind == "labels" else "rmse"
     if name in _OF_LABELS:
         decide = _labels_like(target, original, kind, name)
-        function = {"accuracy": _accuracy, "f1": _f1, "recall": _recall}[name]
-        return Judge(name, _comparable(target), decide, function, share=name == "accuracy")
+        return Judge(name, _comparable(target), decide, _COUNTED[name], share=name == "accuracy")
     if name == "cosine":
         raise InputError("cosine compares with the original", hint="leave out --target")
     numbers = _numbers_of(target)
@@ -124,16 +123,15 @@ def _agreement(name: str, original: Tensors, kind: str) -> Judge:
     chosen = {"labels": "accuracy", "numbers": "r2", "vectors": "cosine"}[kind]
     metric = chosen if name == "agreement" else name
     if metric == "accuracy":
-        decide = _labels
-        function, words = _accuracy, "same label"
-    elif metric == "cosine":
-        decide, function, words = _vectors, _cosine, "mean cosine"
-    else:
-        decide = _vectors
-        spread = float(np.std(_vectors(original)))
-        function, words = (_r2, "R²") if metric == "r2" else (_minus_rmse(spread), "RMSE")
-    title = f"agreement ({words})"
-    return Judge(title, decide(original), decide, function, share=metric == "accuracy")
+        expected = _labels(original)
+        return Judge("agreement (same label)", expected, _labels, _accuracy, share=True)
+    vectors = _vectors(original)
+    function, words = {
+        "cosine": (_cosine, "mean cosine"),
+        "r2": (_r2, "R²"),
+        "rmse": (_minus_rmse(float(np.std(vectors))), "RMSE"),
+    }[metric]
+    return Judge(f"agreement ({words})", vectors, _vectors, function, share=False)
 
 
 def _own(name: str, target: Array | None) -> Judge:
@@ -182,7 +180,7 @@ def _labels(answers: Tensors) -> Array:
 
 def _threshold(scores: Array) -> float:
     """Of one score per row: half of a probability, zero of a margin."""
-    return 0.5 if 0 <= scores.min() and scores.max() <= 1 else 0.0
+    return 0.5 if scores.min() >= 0 and scores.max() <= 1 else 0.0
 
 
 def _labels_like(
@@ -288,3 +286,10 @@ def _cosine(expected: Array, found: Array) -> float:
     flat, other = (array.reshape(len(array), -1) for array in (expected, found))
     lengths = np.linalg.norm(flat, axis=1) * np.linalg.norm(other, axis=1)
     return float(np.mean(np.sum(flat * other, axis=1) / np.maximum(lengths, 1e-30)))
+
+
+_COUNTED: Final[Mapping[str, Callable[[Array, Array], float]]] = {
+    "accuracy": _accuracy,
+    "f1": _f1,
+    "recall": _recall,
+}

@@ -29,7 +29,8 @@ def serialize(model: onnx.ModelProto) -> bytes:
     """
     if model.ByteSize() > _MOST:
         raise UnsupportedError("the model is larger than 2 GiB, which protobuf does not take")
-    return model.SerializeToString(deterministic=True)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
 
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

@@ -70,9 +70,9 @@ def to_json(outcome: Outcome, budget: float) -> dict[str, Any]:
         "rows": outcome.rows,
         "sentence": sentence(outcome, budget),
         "picked": outcome.picked.measured.variant.name if outcome.picked else None,
-        "held_out": _measured(outcome.held) if outcome.held else None,
+        "held_out": measured_to_json(outcome.held) if outcome.held else None,
         "variants": [
-            {**_measured(point.measured), "pareto": point.pareto, "verdict": point.verdict}
+            {**measured_to_json(point.measured), "pareto": point.pareto, "verdict": point.verdict}
             for point in outcome.points
         ],
         "did_not_hold": [{"variant": name, "why": why} for name, why in outcome.failed],
@@ -95,8 +95,13 @@ def _row(point: Point, original: Measured, picked: str) -> tuple[str, ...]:
     mark = "picked" if item.variant.name == picked else point.verdict
     if not mark and point.pareto and item.loss is not None:
         mark = "on the frontier"
+    return (*row_of(item, original), mark)
+
+
+def row_of(item: Measured, original: Measured) -> tuple[str, ...]:
+    """One variant's cells, without a verdict."""
     if item.failed:
-        return (item.variant.name, _bytes(item.size), *[""] * 8, mark)
+        return (item.variant.name, _bytes(item.size), *[""] * 8)
     return (
         item.variant.name,
         _bytes(item.size),
@@ -108,11 +113,11 @@ def _row(point: Point, original: Measured, picked: str) -> tuple[str, ...]:
         _bytes(item.memory) if item.memory else "",
         f"{item.metric:.4f}",
         f"{item.loss.value:+.4f}, at most {item.loss.high:+.4f}" if item.loss else "",
-        mark,
     )
 
 
-def _measured(item: Measured) -> dict[str, Any]:
+def measured_to_json(item: Measured) -> dict[str, Any]:
+    """One variant as plain data."""
     if item.failed:
         return {"name": item.variant.name, "bytes": item.size, "failed": item.failed}
     return {

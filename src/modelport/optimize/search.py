@@ -11,6 +11,7 @@ from modelport.adapters import adapters_of, find_adapter
 from modelport.core.errors import InputError, ModelportError
 from modelport.optimize.base import LOAD, NUMBERS, ORDER, REDUCE, Pass, Progress, Subject
 from modelport.optimize.evaluate import Bench, Measured, Rows
+from modelport.optimize.shelf import Shelf
 
 #: Variants of one order that the next order's passes build on, beside the original.
 _CARRIED: Final = {REDUCE: 3, NUMBERS: 3}
@@ -51,7 +52,12 @@ def load_passes(names: Sequence[str]) -> list[Pass]:
 
 
 def search(
-    passes: Sequence[Pass], subject: Subject, bench: Bench, rows: Rows, report: Progress
+    passes: Sequence[Pass],
+    subject: Subject,
+    bench: Bench,
+    rows: Rows,
+    shelf: Shelf,
+    report: Progress,
 ) -> Found:
     """All variants of a model, judged; not timed yet.
 
@@ -64,6 +70,8 @@ def search(
     bench : Bench
     rows : Rows
         By which variants are chosen.
+    shelf : Shelf
+        What an interrupted run has left.
     report : callable
     """
     found = Found()
@@ -73,8 +81,7 @@ def search(
         made: list[Measured] = []
         for parent in parents:
             for one in mine:
-                for measured in _try(one, parent, bench, rows, found, report):
-                    made.append(measured)
+                made += _try(one, parent, bench, rows, shelf, found, report)
         found.measured += made
         if order != LOAD:
             kept = _promising(made, bench.budget)[: _CARRIED[order]]
@@ -83,7 +90,13 @@ def search(
 
 
 def _try(
-    one: Pass, subject: Subject, bench: Bench, rows: Rows, found: Found, report: Progress
+    one: Pass,
+    subject: Subject,
+    bench: Bench,
+    rows: Rows,
+    shelf: Shelf,
+    found: Found,
+    report: Progress,
 ) -> Iterator[Measured]:
     of = subject.variant.name
     if one.name in subject.variant.passes:
@@ -96,7 +109,7 @@ def _try(
         return
     report(f"{one.name} of {of}")
     try:
-        for variant in one.variants(subject, report):
+        for variant in shelf.variants(one, subject, report):
             measured = bench.judge(variant, rows)
             told = measured.failed or (
                 f"{len(variant.model) / 1e6:.2f} MB, {rows.judge.name} {measured.metric:.4f}"

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from modelport.adapters import find_adapter
 from modelport.core.errors import UnsupportedError
 from modelport.core.package import Package
-from modelport.core.signature import Signature
 from modelport.core.tensors import Array, Tensors
-from modelport.engines.base import Engine, EngineOptions
 from modelport.optimize.base import Progress, Subject, Variant
-from modelport.optimize.evaluate import BATCHES, Bench, Measured, Rows
 from modelport.optimize.emit import emit
+from modelport.optimize.evaluate import Bench, Measured, Rows
 from modelport.optimize.frontier import Point, frontier, ranking
 from modelport.optimize.metrics import Judge, make_judge
+from modelport.optimize.original import Original
 from modelport.optimize.outcome import Outcome
 from modelport.optimize.report import to_json
 from modelport.optimize.search import load_passes, search
+from modelport.optimize.shelf import Shelf, rows_digest
 from modelport.optimize.split import Thirds, thirds
-from modelport.processing.base import ProcessedModel, wrap
 
 ORIGINAL: Final = "original"
 _ENGINE: Final = "onnxruntime"
@@ -51,6 +52,9 @@ class Request:
         In which passes may begin.
     threads : int
         With which it will be served.
+    cache : Path or None
+        Where variants are kept until the run ends, so that an interrupted one goes on; None:
+        nowhere.
     """
 
     rows: Tensors
@@ -60,6 +64,7 @@ class Request:
     passes: tuple[str, ...] = ()
     seconds: float = float("inf")
     threads: int = 1
+    cache: Path | None = None
 
 
 def optimize(package: Package, request: Request, report: Progress) -> Outcome:
@@ -86,7 +91,7 @@ def optimize(package: Package, request: Request, report: Progress) -> Outcome:
             hint="pack it without --engine native",
         )
     passes = load_passes(request.passes)
-    model = _Original(package, request.threads)
+    model = Original(package, request.threads)
     parts = thirds(len(next(iter(request.rows.values()))))
     original = Variant(ORIGINAL, package.model_path.read_bytes())
     bench = Bench(
@@ -102,12 +107,13 @@ def optimize(package: Package, request: Request, report: Progress) -> Outcome:
     )  # fmt: skip
     choosing = _rows(model, bench, original, request, parts.choose)
     baseline = bench.judge(original, choosing)
-    found = search(passes, subject, bench, choosing, report)
-    working = [item for item in found.measured if not item.failed]
-    broken = [item for item in found.measured if item.failed]
-    timed = bench.time(baseline, working, choosing, report)
-    points = frontier(timed[0], [*timed[1:], *broken], request.max_drop)
-    picked, held, failed = _hold(points, model, bench, original, request, parts, report)
+    with _shelf(request, package, calibrate) as shelf:
+        found = search(passes, subject, bench, choosing, shelf, report)
+        working = [item for item in found.measured if not item.failed]
+        broken = [item for item in found.measured if item.failed]
+        timed = bench.time(baseline, working, choosing, report)
+        points = frontier(timed[0], [*timed[1:], *broken], request.max_drop)
+        picked, held, failed = _hold(points, model, bench, original, request, parts, report)
     outcome = Outcome(
         points=tuple(points), picked=picked, held=held, failed=tuple(failed),
         refusals=tuple(found.refusals), metric=choosing.judge.name, rows=choosing.count,
@@ -123,9 +129,22 @@ def optimize(package: Package, request: Request, report: Progress) -> Outcome:
     return replace(outcome, artifact=emit(package, variant, document, answer))
 
 
+@contextmanager
+def _shelf(request: Request, package: Package, rows: Tensors) -> Iterator[Shelf]:
+    """Where variants are kept; emptied when the block ends well."""
+    digest = package.digest.removeprefix("sha256:")[:16]
+    if request.cache is None:
+        with tempfile.TemporaryDirectory(prefix="modelport-") as folder:
+            yield Shelf(Path(folder) / digest, rows_digest(rows))
+        return
+    shelf = Shelf(request.cache / digest, rows_digest(rows))
+    yield shelf
+    shelf.clear()
+
+
 def _hold(
     points: Sequence[Point],
-    model: _Original,
+    model: Original,
     bench: Bench,
     original: Variant,
     request: Request,
@@ -150,40 +169,8 @@ def _hold(
     return None, None, failed
 
 
-class _Original:
-    """The package's model, with the processing around it."""
-
-    def __init__(self, package: Package, threads: int) -> None:
-        engine: Engine = find_adapter("engine", package.manifest.engine).load()
-        self._loaded = engine.load(package.model_path, EngineOptions(threads=threads))
-        self._processing = package.manifest.processing
-        self._files = package.processing_files()
-        self._wrapped = self._wrap({})
-        self.task = package.manifest.task
-        self.signature: Signature = self._loaded.signature
-
-    def _wrap(self, files: Mapping[str, bytes]) -> ProcessedModel | None:
-        if self._processing is None:
-            return None
-        return wrap(self._loaded, self._processing, {**self._files, **files})
-
-    def prepare(self, variant: Variant, rows: Tensors) -> Tensors:
-        """The engine's inputs."""
-        wrapped = self._wrap(variant.files) if variant.files else self._wrapped
-        return rows if wrapped is None else wrapped.prepare(rows)
-
-    def finish(self, answers: Tensors) -> Tensors:
-        """What clients get."""
-        return answers if self._wrapped is None else self._wrapped.finish(answers)
-
-    @property
-    def batches(self) -> tuple[int, ...]:
-        """Batch sizes besides 1; none where the model's batch is fixed."""
-        return BATCHES if self.signature.batch_symbol else ()
-
-
 def _rows(
-    model: _Original, bench: Bench, original: Variant, request: Request, chosen: Array
+    model: Original, bench: Bench, original: Variant, request: Request, chosen: Array
 ) -> Rows:
     """Rows to judge by, with what the original makes of them."""
     rows = _take(request.rows, chosen)

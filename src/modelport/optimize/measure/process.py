@@ -150,9 +150,7 @@ class Worker:
             selector.register(stdout, selectors.EVENT_READ)
             if not selector.select(self._seconds):
                 self._process.kill()
-                raise EngineError(
-                    f"no answer after {self._seconds:.0f} s", where=self.variant.name
-                )
+                raise EngineError(f"no answer after {self._seconds:.0f} s", where=self.variant.name)
         line = stdout.readline()
         if not line:
             raise self._ended()

@@ -58,7 +58,7 @@ class Times:
 def time_together(
     workers: Mapping[str, Worker],
     original: str,
-    rows: Path,
+    rows: Mapping[str, Path],
     batch: int,
     *,
     rounds: int = 15,
@@ -71,8 +71,8 @@ def time_together(
     workers : mapping of str to Worker
         By name; with the original's.
     original : str
-    rows : Path
-        Saved inputs.
+    rows : mapping of str to Path
+        Saved inputs of each.
     batch : int
     rounds : int
     seconds : float
@@ -89,8 +89,8 @@ def time_together(
     """
     counts = {}
     for name, worker in workers.items():
-        worker.times(rows, batch, 1)
-        lap = float(np.median(worker.times(rows, batch, _WARM_UP)))
+        worker.times(rows[name], batch, 1)
+        lap = float(np.median(worker.times(rows[name], batch, _WARM_UP)))
         counts[name] = int(np.clip(_ROUND_SECONDS / max(lap, 1e-7), _FEWEST, _MOST))
     laps: dict[str, list[Array]] = {name: [] for name in workers}
     begin = time.monotonic()
@@ -99,8 +99,8 @@ def time_together(
             break
         for name in _rotated(list(workers), turn):
             worker = workers[name]
-            worker.times(rows, batch, 1)  # the caches are somebody else's
-            laps[name].append(worker.times(rows, batch, counts[name]))
+            worker.times(rows[name], batch, 1)  # the caches are somebody else's
+            laps[name].append(worker.times(rows[name], batch, counts[name]))
     return {name: _summary(batch, laps[name], laps[original]) for name in workers}
 
 
@@ -110,9 +110,7 @@ def _rotated(names: Sequence[str], turn: int) -> list[str]:
 
 
 def _summary(batch: int, mine: Sequence[Array], originals: Sequence[Array]) -> Times:
-    ratios = np.array(
-        [np.median(a) / np.median(b) for a, b in zip(originals, mine, strict=True)]
-    )
+    ratios = np.array([np.median(a) / np.median(b) for a, b in zip(originals, mine, strict=True)])
     random = np.random.default_rng(_SEED)
     picks = random.integers(0, len(ratios), (_RESAMPLES, len(ratios)))
     low, high = np.percentile(np.median(ratios[picks], axis=1), [2.5, 97.5])

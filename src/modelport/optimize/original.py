@@ -1,0 +1,52 @@
+"""A package's model in this process: what prepares rows for variants, and finishes answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from modelport.adapters import find_adapter
+from modelport.core.package import Package
+from modelport.core.signature import Signature
+from modelport.core.tensors import Tensors
+from modelport.engines.base import Engine, EngineOptions
+from modelport.optimize.base import Variant
+from modelport.optimize.evaluate import BATCHES
+from modelport.processing.base import ProcessedModel, wrap
+
+
+class Original:
+    """A package's model, with the processing around it.
+
+    Parameters
+    ----------
+    package : Package
+    threads : int
+    """
+
+    def __init__(self, package: Package, threads: int) -> None:
+        engine: Engine = find_adapter("engine", package.manifest.engine).load()
+        self._loaded = engine.load(package.model_path, EngineOptions(threads=threads))
+        self._processing = package.manifest.processing
+        self._files = package.processing_files()
+        self._wrapped = self._wrap({})
+        self.task = package.manifest.task
+        self.signature: Signature = self._loaded.signature
+
+    def _wrap(self, files: Mapping[str, bytes]) -> ProcessedModel | None:
+        if self._processing is None:
+            return None
+        return wrap(self._loaded, self._processing, {**self._files, **files})
+
+    def prepare(self, variant: Variant, rows: Tensors) -> Tensors:
+        """The engine's inputs."""
+        wrapped = self._wrap(variant.files) if variant.files else self._wrapped
+        return rows if wrapped is None else wrapped.prepare(rows)
+
+    def finish(self, answers: Tensors) -> Tensors:
+        """What clients get."""
+        return answers if self._wrapped is None else self._wrapped.finish(answers)
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Batch sizes besides 1; none where the model's batch is fixed."""
+        return BATCHES if self.signature.batch_symbol else ()
