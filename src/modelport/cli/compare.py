@@ -58,18 +58,7 @@ def _print(found: Versus, first: str, second: str) -> None:
     from modelport.optimize.report import HEADER, row_of
 
     rows = [row_of(item, found.first) for item in (found.first, found.second)]
-    header = (
-        "MODEL",
-        "SIZE",
-        "SMALLER",
-        "1 ROW",
-        "FASTER",
-        "BULK",
-        "LOAD",
-        "MEMORY",
-        "METRIC",
-        "LOSS",
-    )
+    header = ("MODEL", *HEADER[1:-1])
     print_table(header, [(name, *row[1:]) for name, row in zip((first, second), rows, strict=True)])
     print(f"\n{found.metric} on {found.rows} rows", end="")
     print("" if found.flips is None else f"; {found.flips} labels differ")
