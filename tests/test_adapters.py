@@ -138,6 +138,8 @@ SHARED = {
     "modelport.convert.forests.probes": {"onnx"},
     "modelport.convert.graphs.tensorflow": {"onnx", "tensorflow", "tf2onnx"},
     "modelport.convert.graphs.tensorflow_operators": {"onnx", "tensorflow", "tf2onnx"},
+    "modelport.optimize.reduce": {"onnx", "torch"},
+    "modelport.optimize.train": {"onnx", "torch"},
 }
 
 

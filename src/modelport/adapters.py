@@ -375,6 +375,26 @@ TABLE: Final = (
         "the graph as it is after every start, made once", requires=("onnx",), extra="optimize",
     ),
     Adapter(
+        "pass", "channels", "modelport.optimize.passes.channels:ChannelsPass",
+        "fewer channels and neurons, trained on the original's answers",
+        requires=("onnx", "torch"), extra="distil",
+    ),
+    Adapter(
+        "pass", "layers", "modelport.optimize.passes.layers:LayersPass",
+        "fewer residual blocks and encoder layers, trained on the original's answers",
+        requires=("onnx", "torch"), extra="distil",
+    ),
+    Adapter(
+        "pass", "network-student", "modelport.optimize.passes.network_student:NetworkStudentPass",
+        "a small network that learns what a recurrent or unknown one answers",
+        requires=("onnx", "torch"), extra="distil",
+    ),
+    Adapter(
+        "pass", "prune", "modelport.optimize.passes.prune:PrunePass",
+        "most weights zero, stored as numbers and places, trained on the original's answers",
+        requires=("onnx", "torch"), extra="distil",
+    ),
+    Adapter(
         "pass", "float16", "modelport.optimize.passes.float16:Float16Pass",
         "weights as float16", requires=("onnx",), extra="optimize",
     ),
@@ -386,6 +406,35 @@ TABLE: Final = (
         "pass", "int8-static", "modelport.optimize.passes.int8_static:Int8StaticPass",
         "int8 with calibrated ranges: convolutions and perceptrons", requires=("onnx",),
         extra="optimize",
+    ),
+    Adapter(
+        "pass", "trees", "modelport.optimize.passes.trees:TreesPass",
+        "fewer trees and splits, with votes refitted to the original's sums",
+        requires=("onnx",), extra="optimize",
+    ),
+    Adapter(
+        "pass", "dead-features", "modelport.optimize.passes.dead_features:DeadFeaturesPass",
+        "columns that nothing uses, scalers folded into models", requires=("onnx",),
+        extra="optimize",
+    ),
+    Adapter(
+        "pass", "linear", "modelport.optimize.passes.linear:LinearPass",
+        "fewer columns of linear models, fewer support vectors", requires=("onnx",),
+        extra="optimize",
+    ),
+    Adapter(
+        "pass", "student", "modelport.optimize.passes.student:StudentPass",
+        "small trees and linear models taught by a model for tables",
+        requires=("sklearn", "onnx"), extra="sklearn",
+    ),
+    Adapter(
+        "pass", "vocabulary", "modelport.optimize.passes.vocabulary:VocabularyPass",
+        "fewer terms of text models, with weights refitted to the original's scores",
+        requires=("onnx",), extra="optimize",
+    ),
+    Adapter(
+        "pass", "weight-only", "modelport.optimize.passes.weight_only:WeightOnlyPass",
+        "matrices of 8 or 4 bits, activations as they are", requires=("onnx",), extra="optimize",
     ),
     Adapter(
         "plot", "frontier", "modelport.optimize.plot:FrontierPlot",

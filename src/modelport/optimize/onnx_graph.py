@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper, version_converter
 
 from modelport.core.errors import UnsupportedError
 from modelport.core.tensors import Array
@@ -33,6 +33,26 @@ def serialize(model: onnx.ModelProto) -> bytes:
     return content
 
 
+def at_least(model: bytes, opset: int) -> bytes:
+    """The model, converted to this version of the standard operators if it is of an older one.
+
+    Raises
+    ------
+    UnsupportedError
+        When ONNX's converter cannot.
+    """
+    graph = parse(model)
+    found = {item.domain or "ai.onnx": item.version for item in graph.opset_import}
+    if found.get("ai.onnx", opset) >= opset:
+        return model
+    try:
+        return serialize(version_converter.convert_version(graph, opset))
+    except Exception as error:  # the converter has no common base class for its errors
+        raise UnsupportedError(
+            f"it is of opset {found['ai.onnx']} and cannot be converted to {opset}: {error}"
+        ) from error
+
+
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """A graph and all graphs inside it: branches and loops."""
     yield graph
@@ -44,6 +64,22 @@ def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                 yield from graphs(inner)
 
 
+def scopes(
+    graph: onnx.GraphProto, outer: Mapping[str, onnx.TensorProto] | None = None
+) -> Iterator[tuple[onnx.GraphProto, dict[str, onnx.TensorProto]]]:
+    """A graph and all graphs inside it, each with the initializers that its nodes see by name."""
+    seen = {**(outer or {}), **{item.name: item for item in graph.initializer}}
+    for value in graph.input:
+        if outer is not None:
+            seen.pop(value.name, None)
+    yield graph, seen
+    for node in graph.node:
+        for item in node.attribute:
+            inner = [item.g] if item.type == onnx.AttributeProto.GRAPH else list(item.graphs)
+            for one in inner:
+                yield from scopes(one, seen)
+
+
 def nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     """All nodes."""
     for graph in graphs(model.graph):
@@ -53,6 +89,26 @@ def nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
 def operators(model: onnx.ModelProto) -> set[str]:
     """Types of all nodes."""
     return {node.op_type for node in nodes(model)}
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    """The value of an attribute of a node, or the default."""
+    for item in node.attribute:
+        if item.name == name:
+            return helper.get_attribute_value(item)
+    return default
+
+
+def reads(node: onnx.NodeProto) -> set[str]:
+    """The tensors that a node reads, also in its branches, with those that are made there."""
+    found = {name for name in node.input if name}
+    for item in node.attribute:
+        inner = [item.g] if item.type == onnx.AttributeProto.GRAPH else list(item.graphs)
+        for graph in inner:
+            found.update(value.name for value in graph.output)
+            for one in graph.node:
+                found |= reads(one)
+    return found
 
 
 def weights(model: onnx.ModelProto) -> dict[str, Array]:

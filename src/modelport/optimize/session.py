@@ -10,19 +10,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import onnx
 import onnxruntime
 from onnx import helper
 
 from modelport.core.errors import UnsupportedError
 from modelport.core.tensors import Array, Tensors
-from modelport.optimize.onnx_graph import serialize
+from modelport.optimize.onnx_graph import reads, serialize
 
 _FATAL_ONLY: Final = 4
 _BASIC: Final = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
 _ALL: Final = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
 #: Writes graphs in blocks of the machine's own vector length.
 _TIED_TO_THE_MACHINE: Final = ("NchwcTransformer",)
+_SERVED: Final = 16
 
 
 def simplified(model: bytes) -> bytes:
@@ -97,14 +99,120 @@ class Probe:
     def run(self, rows: Tensors, names: Sequence[str] | None = None) -> dict[str, Array]:
         """The tensors of these names, or all."""
         wanted = list(names or self.names)
-        return dict(zip(wanted, self._session.run(wanted, dict(rows)), strict=True))
+        return dict(zip(wanted, _run(self._session, wanted, rows), strict=True))
 
 
-def batches(rows: Tensors, size: int) -> Iterator[dict[str, Array]]:
-    """The rows, so many at a time."""
+class Walk:
+    """A graph that is executed bit by bit, operator by operator as written.
+
+    What has been computed is kept as long as something still needs it, so a walk along all
+    tensors costs one execution, and weights that lie ahead may be changed on the way.
+
+    Parameters
+    ----------
+    model : ModelProto
+        May be changed where it has not been yet.
+    rows : mapping of str to ndarray
+    size : int
+        Rows per execution.
+    """
+
+    def __init__(self, model: onnx.ModelProto, rows: Tensors, size: int) -> None:
+        self._model = model
+        self._makers = {
+            out: index for index, node in enumerate(model.graph.node) for out in node.output if out
+        }
+        self._reads = [reads(node) for node in model.graph.node]
+        self._ran: set[int] = set()
+        self._values: dict[str, list[Array]] = {name: [] for name in rows}
+        for batch in batches(model, rows, size):
+            for name, array in batch.items():
+                self._values[name].append(array)
+
+    def to(self, tensor: str) -> list[Array]:
+        """Compute everything that a tensor depends on; the tensor, batch by batch."""
+        if tensor not in self._values:
+            self._execute(self._missing(tensor), tensor)
+        return self._values[tensor]
+
+    def _missing(self, tensor: str) -> list[int]:
+        """The nodes that have to run, in order."""
+        waiting: list[str] = [tensor]
+        found: set[int] = set()
+        while waiting:
+            name = waiting.pop()
+            index = self._makers.get(name)
+            if name in self._values or index is None or index in found:
+                continue
+            found.add(index)
+            waiting += self._reads[index]
+        return sorted(found)
+
+    def _execute(self, chosen: Sequence[int], tensor: str) -> None:
+        graph = self._model.graph
+        ahead = set(range(len(graph.node))) - self._ran - set(chosen)
+        needed = {name for index in ahead for name in self._reads[index]} | {tensor}
+        used = {name for index in chosen for name in self._reads[index]}
+        made = [out for index in chosen for out in graph.node[index].output if out]
+        wanted = [name for name in made if name in needed]
+        given = [name for name in self._values if name in used]
+        part = onnx.ModelProto()
+        part.ir_version = self._model.ir_version
+        part.opset_import.extend(self._model.opset_import)
+        part.functions.extend(self._model.functions)
+        part.graph.name = "part"
+        part.graph.node.extend(graph.node[index] for index in chosen)
+        part.graph.initializer.extend(item for item in graph.initializer if item.name in used)
+        for name in given:
+            kind = helper.np_dtype_to_tensor_dtype(self._values[name][0].dtype)
+            part.graph.input.append(helper.make_tensor_value_info(name, kind, None))
+        part.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted)
+        options = _options(onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
+        session = _open(serialize(part), options, ())
+        found: dict[str, list[Array]] = {name: [] for name in wanted}
+        for index in range(len(next(iter(self._values.values())))):
+            feed = {name: self._values[name][index] for name in given}
+            for name, array in zip(wanted, _run(session, wanted, feed), strict=True):
+                found[name].append(array)
+        self._ran |= set(chosen)
+        kept = needed | {value.name for value in graph.input}
+        self._values = {n: v for n, v in self._values.items() if n in kept} | found
+
+
+def batches(model: onnx.ModelProto, rows: Tensors, size: int) -> Iterator[dict[str, Array]]:
+    """The rows, so many at a time; as many as the graph takes where it takes a fixed number.
+
+    Rows that do not fill a fixed number are left out.
+    """
+    fixed = _fixed_batch(model)
     count = len(next(iter(rows.values())))
+    if fixed:
+        size, count = fixed, count - count % fixed
     for at in range(0, count, size):
         yield {name: array[at : at + size] for name, array in rows.items()}
+
+
+def _fixed_batch(model: onnx.ModelProto) -> int:
+    """The number of rows that the graph takes; 0: any number."""
+    constants = {item.name for item in model.graph.initializer}
+    for value in model.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if value.name not in constants and dims and dims[0].HasField("dim_value"):
+            return int(dims[0].dim_value)
+    return 0
+
+
+def served(model: onnx.ModelProto, rows: Tensors) -> dict[str, Array]:
+    """The answers of a graph as it is served: with everything that optimization does to it."""
+    session = _open(serialize(model), _options(_ALL), ())
+    names = [node.name for node in session.get_outputs()]
+    parts = [_run(session, names, batch) for batch in batches(model, rows, _SERVED)]
+    if len(parts) == 1:
+        return dict(zip(names, parts[0], strict=True))
+    return {
+        name: np.concatenate([np.atleast_1d(part[index]) for part in parts])
+        for index, name in enumerate(names)
+    }
 
 
 def _options(level: onnxruntime.GraphOptimizationLevel) -> onnxruntime.SessionOptions:
@@ -112,8 +220,17 @@ def _options(level: onnxruntime.GraphOptimizationLevel) -> onnxruntime.SessionOp
     options.graph_optimization_level = level
     options.log_severity_level = _FATAL_ONLY
     options.intra_op_num_threads = 1
+    options.enable_cpu_mem_arena = False  # it would keep the peak of every session
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
+
+
+def _run(session: onnxruntime.InferenceSession, names: Sequence[str], rows: Tensors) -> list[Array]:
+    try:
+        found: list[Array] = session.run(list(names), dict(rows))
+    except Exception as error:  # ONNX Runtime has no common base class for its errors
+        raise UnsupportedError(f"ONNX Runtime does not run the graph: {error}") from error
+    return found
 
 
 def _open(

@@ -18,6 +18,8 @@ class LoadPass:
 
     name = "load"
     order = LOAD
+    #: The largest error on calibration rows of a single operator, as a share of the largest output.
+    tolerance = 1e-4
 
     def refuses(self, subject: Subject) -> str:
         """See `modelport.optimize.base.Pass.refuses`."""

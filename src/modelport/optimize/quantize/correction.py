@@ -17,10 +17,10 @@ import onnx
 from onnx import numpy_helper
 
 from modelport.core.tensors import Array, Tensors
-from modelport.optimize.quantize.static import ancestors, bias_of
-from modelport.optimize.session import Probe, batches
+from modelport.optimize.quantize.static import bias_of
+from modelport.optimize.session import Probe, Walk, batches
 
-_BATCH: Final = 8
+_BATCH: Final = 4
 #: Beyond an int32 with head room for the sums.
 _LARGEST: Final = 2**30
 
@@ -50,30 +50,42 @@ def correct_biases(
     outputs = {node.name: node.output[0] for node in nodes if node.op_type != "MatMul"}
     wanted = _means(source, list(outputs.values()), rows)
     made = {node.name: node.output[0] for node in quantized.graph.node}
+    walk = Walk(quantized, rows, _BATCH)
     corrected = 0
     for name, tensor in outputs.items():
         bias = bias_of(quantized, name)
-        if bias is None or name not in made or time.monotonic() > deadline:
+        if bias is None or name not in made:
             continue
+        if time.monotonic() > deadline:
+            break
         integer, scales = bias
-        found = _means(ancestors(quantized, made[name]), [made[name]], rows)[made[name]]
+        parts = walk.to(made[name])
+        total = sum(_sums(part) for part in parts)
+        found = total / sum(part.size // part.shape[1] for part in parts)
         steps = np.round((wanted[tensor] - found) / scales)
-        values = numpy_helper.to_array(integer) + np.clip(steps, -_LARGEST, _LARGEST)
-        integer.CopyFrom(numpy_helper.from_array(values.astype(np.int32), integer.name))
+        before = numpy_helper.to_array(integer).astype(np.int64)
+        after = np.clip(before + steps, -_LARGEST, _LARGEST).astype(np.int32)
+        integer.CopyFrom(numpy_helper.from_array(after, integer.name))
+        for part in parts:
+            shift = ((after - before) * scales).astype(part.dtype)
+            part += shift.reshape(1, -1, *[1] * (part.ndim - 2))
         corrected += 1
     return corrected
 
 
 def _means(model: onnx.ModelProto, tensors: Sequence[str], rows: Tensors) -> dict[str, Array]:
     """Per channel: the second axis of images, the last one of matrices."""
-    probe = Probe(model, tensors)
+    probe = Probe(model, tensors, optimize=True)
     sums: dict[str, Array] = {}
-    count = 0
-    for batch in batches(rows, _BATCH):
-        size = len(next(iter(batch.values())))
+    counts: dict[str, int] = {}
+    for batch in batches(model, rows, _BATCH):
         for name, array in probe.run(batch, tensors).items():
-            axes = tuple(axis for axis in range(array.ndim) if axis != 1)
-            mean = array.mean(axis=axes, dtype=np.float64) * size
-            sums[name] = sums.get(name, 0.0) + mean
-        count += size
-    return {name: total / count for name, total in sums.items()}
+            sums[name] = sums.get(name, 0.0) + _sums(array)
+            counts[name] = counts.get(name, 0) + array.size // array.shape[1]
+    return {name: total / counts[name] for name, total in sums.items()}
+
+
+def _sums(array: Array) -> Array:
+    axes = tuple(axis for axis in range(array.ndim) if axis != 1)
+    found: Array = array.sum(axis=axes, dtype=np.float64)
+    return found

@@ -8,7 +8,7 @@ over the rows; nothing else is kept, so the memory does not grow with the rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +23,7 @@ METHODS: Final = ("minmax", "percentile", "entropy")
 _BINS: Final = 2048
 _LEVELS: Final = 128
 _PERCENTILE: Final = 99.999
-_BATCH: Final = 8
+_BATCH: Final = 4
 _STRIDE: Final = 16
 
 
@@ -46,15 +46,17 @@ class Range:
     def cut(self, method: str) -> tuple[float, float]:
         """What is kept of it by a method of `METHODS`; zero is always in it."""
         low, high = self.low, self.high
-        if method != "minmax" and self.histogram is not None and high > low:
-            first, last = (_percentile if method == "percentile" else _entropy)(self.histogram)
+        usable = self.histogram is not None and self.histogram.any()
+        if method != "minmax" and usable and high > low:
+            found = _percentile if method == "percentile" else _entropy
+            first, last = found(np.asarray(self.histogram))
             width = (high - low) / _BINS
             low, high = low + first * width, low + last * width
         return min(low, 0.0), max(high, 0.0)
 
 
 def observe(
-    model: onnx.ModelProto, tensors: Iterable[str], rows: Tensors, *, histograms: bool
+    model: onnx.ModelProto, tensors: Iterable[str], rows: Tensors, *, histograms: int
 ) -> dict[str, Range]:
     """The ranges of tensors inside a graph.
 
@@ -64,36 +66,28 @@ def observe(
     tensors : iterable of str
         Of floating-point numbers.
     rows : mapping of str to ndarray
-    histograms : bool
-        Whether `percentile` and `entropy` will be asked for.
+    histograms : int
+        Of so many rows, for `percentile` and `entropy`; 0: only `minmax` will be asked for.
     """
     names = list(dict.fromkeys(tensors))
     probe = Probe(model, names, optimize=True)
     low = dict.fromkeys(names, np.inf)
     high = dict.fromkeys(names, -np.inf)
-    for batch in batches(rows, _BATCH):
+    for batch in batches(model, rows, _BATCH):
         for name, array in probe.run(batch, names).items():
             if array.size:
                 low[name] = min(low[name], float(array.min()))
                 high[name] = max(high[name], float(array.max()))
     seen = [name for name in names if np.isfinite(low[name]) and np.isfinite(high[name])]
-    counts = _count(probe, seen, rows, low, high) if histograms else {}
+    counts: dict[str, Array] = {}
+    if histograms:
+        counts = {name: np.zeros(_BINS, dtype=np.int64) for name in seen}
+        few = {name: array[:histograms] for name, array in rows.items()}
+        for batch in batches(model, few, _BATCH):
+            for name, array in probe.run(batch, seen).items():
+                found, _ = np.histogram(array, bins=_BINS, range=(low[name], high[name]))
+                counts[name] += found
     return {name: Range(low[name], high[name], counts.get(name)) for name in seen}
-
-
-def _count(
-    probe: Probe,
-    names: list[str],
-    rows: Tensors,
-    low: Mapping[str, float],
-    high: Mapping[str, float],
-) -> dict[str, Array]:
-    counts = {name: np.zeros(_BINS, dtype=np.int64) for name in names}
-    for batch in batches(rows, _BATCH):
-        for name, array in probe.run(batch, names).items():
-            found, _ = np.histogram(array, bins=_BINS, range=(low[name], high[name]))
-            counts[name] += found
-    return counts
 
 
 def _percentile(histogram: Array) -> tuple[int, int]:

@@ -22,12 +22,13 @@ from onnxruntime.quantization.registry import QDQRegistry
 from modelport.core.errors import UnsupportedError
 from modelport.core.quiet import quiet_stderr
 from modelport.core.tensors import Array
-from modelport.optimize.onnx_graph import parse
+from modelport.optimize.onnx_graph import at_least, parse
 from modelport.optimize.quantize.ranges import Range
 from modelport.optimize.session import simplified
 
 #: Nodes with weights, which are worth quantizing at all.
 WEIGHTED: Final = ("Conv", "Gemm", "MatMul")
+_OPSET: Final = 13
 #: Computed in float32 all the same, with conversions around them, or too fine for 8 bits.
 _LEFT_FLOAT: Final = frozenset(
     {"Softmax", "LayerNormalization", "InstanceNormalization", "Where", "Slice", "Sigmoid",
@@ -36,8 +37,16 @@ _LEFT_FLOAT: Final = frozenset(
 
 
 def source_graph(model: bytes) -> onnx.ModelProto:
-    """What is quantized: simplified, every node with a name, every Conv and Gemm with a bias."""
-    graph = parse(simplified(model))
+    """What is quantized: simplified, every node with a name, every Conv and Gemm with a bias.
+
+    Scales per channel came with opset 13; older graphs are converted to it.
+
+    Raises
+    ------
+    UnsupportedError
+        When ONNX Runtime does not load it, or it cannot be converted.
+    """
+    graph = parse(simplified(at_least(model, _OPSET)))
     for index, node in enumerate(graph.graph.node):
         node.name = node.name or f"{node.op_type}_{index}"
     sizes = {item.name: tuple(item.dims) for item in graph.graph.initializer}
@@ -48,11 +57,14 @@ def source_graph(model: bytes) -> onnx.ModelProto:
 
 def weighted_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """The nodes whose second input is a constant matrix or filter, in order."""
-    constants = {item.name for item in model.graph.initializer}
+    constants = {item.name: len(item.dims) for item in model.graph.initializer}
     return [
         node
         for node in model.graph.node
-        if node.op_type in WEIGHTED and len(node.input) > 1 and node.input[1] in constants
+        if node.op_type in WEIGHTED
+        and len(node.input) > 1
+        and (constants.get(node.input[1], 0) == 2 or node.op_type == "Conv")
+        and node.input[1] in constants
     ]
 
 
@@ -106,12 +118,13 @@ def quantize(
         for name, (low, high) in cuts.items()
     }
     weighted = {node.name for node in weighted_nodes(model)}
+    known = set(activations(model))
     excluded = [
         node.name
         for node in model.graph.node
         if node.name in left_float
         or (node.op_type in WEIGHTED and node.name not in weighted)
-        or not all(name in data for name in _computed(model, node))
+        or not all(name in data for name in (*node.input, *node.output) if name in known)
     ]
     kinds = sorted(set(QDQRegistry) - _LEFT_FLOAT)
     try:
@@ -125,13 +138,32 @@ def quantize(
     except Exception as error:  # the quantizer has no common base class for its errors
         raise UnsupportedError(f"the quantizer says: {error}") from error
     quantized: onnx.ModelProto = quantizer.model.model
+    _shield(quantized, left_float)
     return quantized
 
 
-def _computed(model: onnx.ModelProto, node: onnx.NodeProto) -> list[str]:
-    """The floating-point tensors that a node reads and writes."""
-    known = set(activations(model))
-    return [name for name in (*node.input, *node.output) if name in known]
+def _shield(model: onnx.ModelProto, names: Collection[str]) -> None:
+    """Keep ONNX Runtime from quantizing nodes that were left in float32.
+
+    Between DequantizeLinear and QuantizeLinear it quantizes them all the same when it loads the
+    graph, their weights with one scale for the whole tensor (its ``WeightBiasQuantization``, on
+    at every level), which loses more than leaving the node in float32 gains. A Clip that clips
+    nothing, right before the node, hides the pattern.
+    """
+    makers = {out: node for node in model.graph.node for out in node.output}
+    nodes = []
+    for node in model.graph.node:
+        maker = makers.get(node.input[0]) if node.name in names and node.input else None
+        if maker is not None and maker.op_type == "DequantizeLinear":
+            lowest, shielded = f"{node.name}__lowest", f"{node.name}__shielded"
+            value = np.array(np.finfo(np.float32).min, dtype=np.float32)
+            model.graph.initializer.append(numpy_helper.from_array(value, lowest))
+            nodes.append(helper.make_node("Clip", [node.input[0], lowest], [shielded], shielded))
+            node.input[0] = shielded
+        nodes.append(node)
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
 
 
 def _add_bias(
@@ -167,26 +199,3 @@ def bias_of(model: onnx.ModelProto, name: str) -> tuple[onnx.TensorProto, Array]
     if maker is None or maker.op_type != "DequantizeLinear" or maker.input[0] not in constants:
         return None
     return constants[maker.input[0]], numpy_helper.to_array(constants[maker.input[1]])
-
-
-def ancestors(model: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
-    """Only the part of a graph that a tensor depends on, with the tensor as its output."""
-    makers = {out: node for node in model.graph.node for out in node.output}
-    waiting, needed = [tensor], set()
-    while waiting:
-        node = makers.get(waiting.pop())
-        if node is not None and id(node) not in needed:
-            needed.add(id(node))
-            waiting += node.input
-    part = onnx.ModelProto()
-    part.CopyFrom(model)
-    del part.graph.node[:]
-    kept = [node for node in model.graph.node if id(node) in needed]
-    part.graph.node.extend(kept)
-    del part.graph.output[:]
-    part.graph.output.append(helper.make_empty_tensor_value_info(tensor))
-    used = {name for node in kept for name in node.input}
-    constants = [item for item in model.graph.initializer if item.name in used]
-    del part.graph.initializer[:]
-    part.graph.initializer.extend(constants)
-    return part

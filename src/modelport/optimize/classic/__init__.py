@@ -1,0 +1,1 @@
+"""Trees, linear models and vocabularies inside ONNX graphs."""

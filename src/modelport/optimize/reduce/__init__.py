@@ -1,0 +1,1 @@
+"""What the passes that remove parts of graphs share: costs, channels that depend on each other."""

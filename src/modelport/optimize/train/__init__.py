@@ -1,0 +1,1 @@
+"""ONNX graphs in PyTorch, and their training to answer as the original does."""
