@@ -51,7 +51,7 @@ def test_never_what_is_slower_or_neither_faster_nor_smaller() -> None:
     )
     assert ranking(points) == []
     assert [point.verdict for point in points[1:]] == [
-        "slower", "no smaller, and not faster", "no smaller, and not faster",
+        "slower", "neither smaller nor faster by more than a few percent", "neither smaller nor faster by more than a few percent",
     ]  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 A variant is on the frontier when no other one is at least as good in loss, time for one row and
 size, and better in one of them. It may be picked when it is inside the budget with 95 %
-confidence, is not slower (95 % interval), and is faster or smaller. Of those the fastest is
+confidence, is not slower (95 % interval), and is faster or smaller by a few percent. Of those the fastest is
 picked; where the intervals of two overlap, the smaller.
 """
 
@@ -10,8 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from modelport.optimize.evaluate import Measured
+
+
+#: What is gained less than this, in size or time, is not worth another model.
+LEAST_GAIN: Final = 1.03
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,8 @@ def _verdict(item: Measured, original: Measured, budget: float) -> str:
         return "not timed"
     if single.high < 1.0:
         return "slower"
-    if item.size >= original.size and single.low <= 1.0:
-        return "no smaller, and not faster"
+    if item.size > original.size / LEAST_GAIN and single.low <= LEAST_GAIN:
+        return "neither smaller nor faster by more than a few percent"
     return ""
 
 
