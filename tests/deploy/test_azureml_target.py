@@ -150,7 +150,6 @@ def test_settings_that_cannot_be(
         (["instances=51"], "instances"),
         (["name=" + "c" * 33], "name"),
         (["name=cc"], "name"),
-        (["concurrency=1001"], "concurrent"),
     ],
 )
 def test_beyond_a_limit_it_is_refused(
@@ -255,3 +254,17 @@ def written(plan: Plan) -> Iterator[Path]:
         stage.write(plan, Path(folder))
         assert sorted(os.listdir(folder)) == sorted(file.path for file in plan.files)
         yield Path(folder)
+
+
+@pytest.mark.parametrize(
+    ("image", "planned"),
+    [("shop.azurecr.io/churn", "shop.azurecr.io/churn:TAG"), ("shop.azurecr.io/churn:v1", "")],
+)
+def test_an_image_with_a_tag_gets_no_second(
+    package: Package, footprint: Footprint, image: str, planned: str
+) -> None:
+    settings = [*WHERE, f"image={image}"]
+    plan = stage.plan(package, "azureml", settings, footprint=footprint)
+    assert plan.image == (planned.replace("TAG", plan.service.tag) or image)
+    with pytest.raises(InputError, match="Shop"):
+        stage.plan(package, "azureml", [*WHERE, "image=Shop/Churn"], footprint=footprint)

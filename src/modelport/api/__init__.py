@@ -6,12 +6,14 @@ The command line is a thin layer over this package; so is a notebook.
 from modelport.api.build import convert, inspect, pack, scan
 from modelport.api.compare import compare_targets
 from modelport.api.deploy import (
+    Deployment,
     deploy,
     deployment_status,
     destroy,
     plan_deployment,
     plan_json,
     plan_text,
+    removal,
     targets,
     write_plan,
 )
@@ -24,6 +26,7 @@ from modelport.api.verify import verification_json, verify
 from modelport.core.options import ImageOptions, PackOptions, RegistryOptions, ServeOptions
 
 __all__ = [
+    "Deployment",
     "ImageOptions",
     "PackOptions",
     "RegistryOptions",
@@ -48,6 +51,7 @@ __all__ = [
     "promote",
     "pull",
     "push",
+    "removal",
     "rollback",
     "scan",
     "serve",

@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 
 from modelport.core.package import Package
 from modelport.core.tensors import TensorSpec
+from modelport.deploy.images.reference import parse_reference
 from modelport.deploy.limits import Check
 
 Progress = Callable[[str], None]
@@ -84,6 +85,19 @@ class Service:
     def tag(self) -> str:
         """Twelve characters of the package digest: unique, and allowed in every name."""
         return self.package.digest.removeprefix("sha256:")[:12]
+
+    def image(self, setting: str) -> str:
+        """The image's reference: as it was set, or where `apply` will push it.
+
+        Raises
+        ------
+        InputError
+            When `setting` is no name of an image.
+        """
+        if not setting:
+            return "<set image=registry/repository>"
+        named = parse_reference(setting)
+        return setting if named.digest or named.tag else f"{setting}:{self.tag}"
 
     @property
     def labels(self) -> dict[str, str]:
@@ -214,6 +228,10 @@ class Plan:
     service : Service
     image : str
         The image's reference; empty where none is used.
+    loads_image : bool
+        The image comes from an archive on this machine, which `apply` builds: no registry.
+    platform : str
+        What the image is built for; empty: the option of ``modelport image``.
     applier : str
         Who can make the calls; empty: nobody, the `commands` have to be run.
     connection : mapping
@@ -239,6 +257,8 @@ class Plan:
     target: str
     service: Service
     image: str = ""
+    loads_image: bool = False
+    platform: str = ""
     applier: str = ""
     connection: Mapping[str, str] = field(default_factory=dict)
     files: tuple[PlannedFile, ...] = ()
@@ -293,15 +313,12 @@ class Target(Protocol):
     name : str
     settings : type
         A frozen dataclass that extends `Settings`.
-    needs_image : bool
-        Whether an image has to be in a registry before the calls are made.
     cold_start : str
         ``none`` (always running), ``seconds``, ``tens of seconds`` or ``minutes``, and why.
     """
 
     name: str
     settings: type[Settings]
-    needs_image: bool
     cold_start: str
 
     def plan(self, service: Service, settings: Any) -> Plan:

@@ -69,6 +69,11 @@ def describe_settings(kind: type[Settings]) -> list[tuple[str, str, str]]:
     return rows
 
 
+def key_of(pair: str) -> str:
+    """What a ``key=value`` pair sets, as `describe_settings` spells it."""
+    return pair.partition("=")[0].strip().replace("_", "-")
+
+
 def service_name(text: str) -> str:
     """`text` as a DNS label.
 

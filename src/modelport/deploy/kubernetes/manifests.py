@@ -34,8 +34,33 @@ _STEP: Final = 16 * _MEBIBYTE
 #: Replicas are sized so that they are this busy at the peak; there the autoscaler adds one.
 BUSY: Final = 0.7
 _LEAST_CORES: Final = 0.1
-_SECRET: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_NAME: Final = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _KEY: Final = re.compile(r"[-._a-zA-Z0-9]+")
+
+
+def check_name(key: str, text: str, *, label: bool = False) -> None:
+    """Refuse what no object can be called.
+
+    Parameters
+    ----------
+    key : str
+        The setting.
+    text : str
+        Its value.
+    label : bool
+        It is a namespace, in which no dots are allowed.
+
+    Raises
+    ------
+    InputError
+        When it is no such name.
+    """
+    if not (_LABEL if label else _NAME).fullmatch(text):
+        raise InputError(
+            f"not a name: {text!r}", where=f"--set {key}={text}",
+            hint="lower-case letters, digits and dashes",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,10 +111,19 @@ def size(footprint: Footprint, *, rps: float, replicas: int, memory: str, cpu: s
     InputError
         When a setting is no such quantity.
     """
-    if rps <= 0:
+    if not 0 < rps < math.inf:  # nor is it NaN
         raise InputError(f"not a rate: {rps:g}", where="--set rps", hint="--set rps=10")
     if memory:
         bytes_ = quantity(memory, f"--set memory={memory}")
+        if bytes_ < (footprint.memory if footprint.measured else _MEBIBYTE):
+            raise InputError(
+                f"memory {memory} is less than the {mebibytes(footprint.memory)} that its server "
+                "was measured to need"
+                if footprint.measured
+                else f"memory {memory} is too little",
+                where=f"--set memory={memory}",
+                hint="leave it out, or give it more",
+            )
     else:
         bytes_ = math.ceil((footprint.memory * _MARGIN + _BODIES) / _STEP) * _STEP
     if cpu:
@@ -138,7 +172,7 @@ def read_key(key_secret: str, anonymous: bool, target: str) -> Key:
     if anonymous:
         return Key()
     name, _, entry = key_secret.partition("/")
-    if not (_SECRET.fullmatch(name) and _KEY.fullmatch(entry)):
+    if not (_NAME.fullmatch(name) and _KEY.fullmatch(entry)):
         raise InputError(
             f"not a Secret's entry: {key_secret!r}",
             where=f"--set key-secret={key_secret}",
@@ -176,7 +210,6 @@ def container_security() -> dict[str, Any]:
     return {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
-        "privileged": False,
         "readOnlyRootFilesystem": True,
         "runAsNonRoot": True,
         "runAsUser": USER,
@@ -185,13 +218,22 @@ def container_security() -> dict[str, Any]:
     }
 
 
+def start_seconds(footprint: Footprint) -> int:
+    """How long a server may take to start: twenty times the measured time, at least a minute."""
+    return math.ceil(max(60.0, 20 * footprint.start))
+
+
+def deadline(footprint: Footprint) -> int:
+    """Seconds in which a pod has to be ready, with five minutes for a node and the image."""
+    return start_seconds(footprint) + 300
+
+
 def probes(footprint: Footprint, port: str | int, *, grpc: bool = False) -> dict[str, Any]:
     """Start-up, readiness and liveness.
 
     Ready is only a server that has answered the package's golden records as the source model did.
-    It has twenty times the measured start, and at least a minute; liveness begins after that.
+    Liveness begins after the start.
     """
-    seconds = max(60.0, 20 * footprint.start)
 
     def ask(path: str) -> dict[str, Any]:
         if grpc:
@@ -202,7 +244,7 @@ def probes(footprint: Footprint, port: str | int, *, grpc: bool = False) -> dict
     return {
         "startupProbe": {
             **ready, "periodSeconds": 2, "timeoutSeconds": 2,
-            "failureThreshold": math.ceil(seconds / 2),
+            "failureThreshold": math.ceil(start_seconds(footprint) / 2),
         },
         "readinessProbe": {**ready, "periodSeconds": 5, "timeoutSeconds": 2, "failureThreshold": 2},
         "livenessProbe": {**live, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3},
@@ -215,13 +257,18 @@ def temporary() -> tuple[dict[str, Any], dict[str, Any]]:
     return volume, {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - in the container
 
 
-def key_parts(secret: str, entry: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Variable, mount and volume of a key in a Secret: a file, since a process shows variables."""
+def key_parts(
+    secret: str, entry: str, *, group: bool = True
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Variable, mount and volume of a key in a Secret: a file, since a process shows variables.
+
+    Its owner is root. Where the pod has a group of its own, only that reads it.
+    """
     volume = {
         "name": "keys",
         "secret": {
             "secretName": secret,
-            "defaultMode": 0o440,
+            "defaultMode": 0o440 if group else 0o444,
             "items": [{"key": entry, "path": KEY_FILE.rpartition("/")[2]}],
         },
     }
