@@ -48,7 +48,7 @@ def test_files_are_written_and_nothing_is_called(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "written/manifests/deployment.yaml").is_file()
-    assert done.stderr.count("wrote ") == len([p for p in tmp_path.rglob("written/**/*.*")])
+    assert done.stderr.count("wrote ") == len(list((tmp_path / "written").rglob("*.*")))
 
 
 def test_without_somebody_to_ask_nothing_is_done(run: Run, package: Package) -> None:
@@ -75,7 +75,7 @@ def test_destroy_says_what_it_takes_away(run: Run, package: Package) -> None:
         (["--to", "lamda", "--plan"], "target not found: lamda"),
         (["--to", "kserve", "--plan", "--set", "foo=1"], "setting not found: foo"),
         (["--to", "docker", "--plan", "--set", "port"], "not a setting: 'port'"),
-        (["--to", "docker", "--plan", "--set", "port=x"], "not a int: 'x'"),
+        (["--to", "docker", "--plan", "--set", "port=x"], "not a whole number: 'x'"),
         (["--to", "docker", "--plan", "--set", "engine=lxc"], "value not found: lxc"),
         (["--to", "docker", "--plan", "--set", "name=Churn!"], "not a service name"),
         (["--to", "kubernetes", "--set", "anonymous=true", "--yes"], "no place for it is set"),

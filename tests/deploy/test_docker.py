@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from modelport import api
 from modelport.core.errors import (
     InputError,
     LimitError,
@@ -26,7 +27,14 @@ from modelport.deploy.base import Footprint, Plan
 from modelport.deploy.images.push import push_layout
 from modelport.deploy.verify import verify_endpoint
 from tests.deploy.built import NETWORK, bridged, built
-from tests.deploy.containers import Podman, base_image, base_layout, podman
+from tests.deploy.containers import (
+    CACHE,
+    Podman,
+    base_image,
+    base_layout,
+    locked,
+    podman,
+)
 from tests.deploy.golden_files import assert_golden
 from tests.deploy.registries import Layout, running_registry
 from tests.serve.running import free_port
@@ -297,12 +305,33 @@ def test_an_image_from_a_registry_of_this_machine(
         digest = push_layout(layout.finish(layout.image("x")), f"{address}/tiny:1", quiet)
         plan = real(package, footprint, name, f"{address}/tiny@{digest}", free_port())
         connection = CommandApplier().connect(plan.connection)
-        pull = next(call for call in plan.calls if call.id == "pull")
+        pull = next(call for call in plan.calls if call.operation == "pull")
         try:
             connection.call(pull, pull.parameters)
             assert bridged.call("image", "exists", plan.image).returncode == 0
         finally:
             bridged.call("rmi", "--force", plan.image, check=False)
+
+
+@pytest.mark.slow
+def test_without_a_registry_the_image_is_loaded(
+    bridged: Podman, base_layout: Path, package: Package, name: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """One command from a package to a container: no registry, no Dockerfile."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MODELPORT_BASE", f"oci:{base_layout}")
+    monkeypatch.setenv("MODELPORT_CACHE", str(CACHE))
+    settings = [f"name={name}", "engine=podman", f"port={free_port()}", f"network={NETWORK}"]
+    with locked("wheels"):
+        made = api.deploy(str(package.path), "docker", settings)
+    assert made.verified
+    assert verify_endpoint(package, made.url, "v2", quiet).agrees
+    assert containers(bridged, name) == [name]
+    assert api.deployment_status(str(package.path), "docker", settings)["package"] == package.digest
+    api.destroy(str(package.path), "docker", settings)
+    assert containers(bridged, name) == []
+    bridged.call("rmi", "--force", f"{package.manifest.name}:{made.plan.service.tag}", check=False)
 
 
 def test_an_engine_that_is_not_there_or_does_not_answer(

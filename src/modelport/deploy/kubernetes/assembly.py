@@ -22,7 +22,7 @@ def assemble(
     image: str,
 ) -> workload.Workload:
     """What the objects are made of."""
-    environment = [{"name": "MODELPORT_GRACE", "value": str(manifests.GRACE)}]
+    environment = [{"name": k, "value": v} for k, v in sizing.environment().items()]
     if settings.grpc:
         environment.append({"name": "MODELPORT_GRPC_PORT", "value": str(manifests.GRPC_PORT)})
     mounts, volumes = [], []
@@ -40,6 +40,7 @@ def assemble(
         image=image,
         footprint=service.footprint,
         resources=sizing.resources(),
+        max_body=sizing.max_body,
         environment=[*environment, variable],
         mounts=mounts,
         volumes=volumes,

@@ -9,6 +9,7 @@ from typing import Final
 from modelport.core.errors import InputError
 from modelport.deploy.base import Settings
 from modelport.deploy.kubernetes import manifests
+from modelport.deploy.kubernetes.manifests import MAX_BODY
 from modelport.deploy.settings import setting
 
 _HOST: Final = re.compile(r"(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
@@ -35,6 +36,7 @@ class KubernetesSettings(Settings):
     max_replicas: int = setting(10, "replicas at most; as many as replicas: no autoscaler")
     utilization: int = setting(70, "percent of the requested processor at which one is added")
     memory: str = setting("", "of a replica, as 512Mi (default: from the measured memory)")
+    max_body: str = setting(MAX_BODY, "largest request body; memory grows by four of it")
     cpu: str = setting("", "of a replica, as 500m (default: from the measured time and rps)")
     grpc: bool = setting(False, "gRPC as well, on port 9000")
     clients: str = setting("", "namespaces that may ask, with commas; * all (default: its own)")

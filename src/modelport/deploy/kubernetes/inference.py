@@ -133,7 +133,7 @@ def _container(
         "args": arguments,
         "ports": [port],
         "env": [
-            {"name": "MODELPORT_GRACE", "value": str(manifests.GRACE)},
+            *({"name": k, "value": v} for k, v in work.sizing.environment().items()),
             {"name": "MODELPORT_TIMEOUT", "value": str(settings.timeout)},
             variable,
         ],

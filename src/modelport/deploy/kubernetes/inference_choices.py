@@ -9,6 +9,7 @@ from typing import Final
 from modelport.core.errors import InputError
 from modelport.deploy.base import Settings
 from modelport.deploy.kubernetes import manifests
+from modelport.deploy.kubernetes.manifests import MAX_BODY
 from modelport.deploy.settings import setting
 
 _PERCENTS: Final = ("cpu", "memory")
@@ -41,6 +42,7 @@ class KserveSettings(Settings):
     concurrency: int = setting(0, "requests at once for one replica (knative; 0: no limit)")
     timeout: int = setting(60, "seconds that a request may take")
     memory: str = setting("", "of a replica, as 512Mi (default: from the measured memory)")
+    max_body: str = setting(MAX_BODY, "largest request body; memory grows by four of it")
     cpu: str = setting("", "of a replica, as 500m (default: from the measured time and rps)")
     take_over: bool = setting(False, "change fields, too, that other tools manage")
 

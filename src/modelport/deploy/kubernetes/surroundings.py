@@ -14,7 +14,7 @@ from modelport.deploy.kubernetes.workload import CANDIDATE, SERVER, Workload
 
 #: As large as what the server takes; ingress-nginx alone takes 1 MiB.
 #: Source: https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/
-_BODIES: Final = {"nginx.ingress.kubernetes.io/proxy-body-size": "64m"}
+_BODY: Final = "nginx.ingress.kubernetes.io/proxy-body-size"
 
 
 def service(work: Workload) -> dict[str, Any]:
@@ -134,6 +134,6 @@ def ingress(work: Workload, host: Any, route: Mapping[str, Any]) -> dict[str, An
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "Ingress",
-        "metadata": work.metadata(annotations=dict(_BODIES)),
+        "metadata": work.metadata(annotations={_BODY: str(work.max_body)}),
         "spec": {**route, "rules": [{"host": host, "http": {"paths": [path]}}]},
     }

@@ -33,6 +33,8 @@ class Workload:
         `version` is the package's tag, `package` its digest.
     footprint : Footprint
     resources : mapping or str
+    max_body : int
+        Bytes of the largest request body.
     environment, mounts, volumes : sequence
         Of the container and the pod.
     peers : sequence or str
@@ -53,6 +55,7 @@ class Workload:
     image: Any
     footprint: Footprint
     resources: Any
+    max_body: int
     environment: Sequence[Any]
     mounts: Sequence[Any]
     volumes: Sequence[Any]

@@ -28,6 +28,7 @@ from modelport.deploy.images.config import (
     USER,
 )
 from modelport.deploy.kubernetes import manifests
+from modelport.deploy.kubernetes.manifests import MAX_BODY
 from modelport.deploy.limits import check_limits
 from modelport.deploy.settings import mebibytes, setting
 
@@ -62,6 +63,7 @@ class ComposeSettings(Settings):
     listen: str = setting("", "address of this machine that is published (default: all)")
     port: int = setting(443, "port of this machine, with TLS")
     memory: str = setting("", "limit, as 512Mi (default: from the measured memory)")
+    max_body: str = setting(MAX_BODY, "largest request body; memory grows by four of it")
     cpus: str = setting("", "limit, as 1 or 500m (default: from the measured time and rps)")
     rps: float = setting(10.0, "requests a second at the peak, for the processor's share")
     front_image: str = setting(
@@ -91,10 +93,11 @@ class ComposeTarget:
         _check(settings)
         sizing = manifests.size(
             service.footprint, rps=settings.rps, replicas=1,
-            memory=settings.memory, cpu=settings.cpus,
+            memory=settings.memory, cpu=settings.cpus, max_body=settings.max_body,
         )  # fmt: skip
         if settings.image:
-            image, unpinned = manifests.image_of(settings.image, service)
+            image = service.image(settings.image)
+            unpinned = manifests.unpinned_note(image)
         else:
             image = f"{service.name}:{service.tag}"
             unpinned = (
@@ -159,7 +162,7 @@ def _files(
     serve = ServeOptions()
     front = nginx.nginx_conf(
         _SERVER, f"{_SECRETS}/{_CERTIFICATE}", f"{_SECRETS}/{_CERTIFICATE_KEY}",
-        max_body=serve.max_body, timeout=serve.timeout, body_timeout=serve.body_timeout,
+        max_body=sizing.max_body, timeout=serve.timeout, body_timeout=serve.body_timeout,
     )  # fmt: skip
     compose = documents.to_yaml(
         _compose(service, settings, sizing, image), comment=_COMMENT.format(model=service.model)
@@ -232,7 +235,7 @@ def _model(
         "stop_grace_period": f"{manifests.GRACE + 10}s",
         "environment": {
             "MODELPORT_API_KEY_FILE": f"{_SECRETS}/{_KEY}",
-            "MODELPORT_GRACE": str(manifests.GRACE),
+            **sizing.environment(),
         },
         "secrets": [_KEY],
         "networks": ["inside"],

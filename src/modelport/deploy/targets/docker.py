@@ -30,6 +30,7 @@ from modelport.deploy.images.config import (
     USER,
 )
 from modelport.deploy.kubernetes import manifests
+from modelport.deploy.kubernetes.manifests import MAX_BODY
 from modelport.deploy.limits import check_limits
 from modelport.deploy.settings import setting
 
@@ -56,6 +57,7 @@ class DockerSettings(Settings):
     key_file: str = setting("", "file of this machine with the keys that clients show")
     env_file: str = setting("", "file with MODELPORT_API_KEY=…, instead of key-file")
     memory: str = setting("", "limit, as 512Mi (default: from the measured memory)")
+    max_body: str = setting(MAX_BODY, "largest request body; memory grows by four of it")
     cpus: str = setting("", "limit, as 1 or 500m (default: from the measured time and rps)")
     rps: float = setting(10.0, "requests a second at the peak, for the processor's share")
     network: str = setting("", "network of the engine (default: its own default)")
@@ -83,7 +85,7 @@ class DockerTarget:
         _check(settings)
         sizing = manifests.size(
             service.footprint, rps=settings.rps, replicas=1,
-            memory=settings.memory, cpu=settings.cpus,
+            memory=settings.memory, cpu=settings.cpus, max_body=settings.max_body,
         )  # fmt: skip
         image, unpinned = _image(service, settings)
         flags = _flags(service, settings, sizing)
@@ -117,9 +119,10 @@ class DockerTarget:
 
 def _image(service: Service, settings: DockerSettings) -> tuple[str, str]:
     """What the image is called here, and a note where it is not pinned."""
-    if settings.image:
-        return manifests.image_of(settings.image, service)
-    return f"{service.model}:{service.tag}", ""
+    if not settings.image:
+        return f"{service.model}:{service.tag}", ""
+    image = service.image(settings.image)
+    return image, manifests.unpinned_note(image)
 
 
 def _load_commands(service: Service, settings: DockerSettings) -> tuple[str, ...]:
@@ -178,7 +181,7 @@ def _flags(service: Service, settings: DockerSettings, sizing: manifests.Sizing)
         "--health-retries", str(RETRIES),
         "--label", f"io.modelport.service={service.name}",
         "--label", f"io.modelport.package={service.package.digest}",
-        "--env", f"MODELPORT_GRACE={manifests.GRACE}",
+        *(word for k, v in sizing.environment().items() for word in ("--env", f"{k}={v}")),
     ]  # fmt: skip
     if settings.network:
         flags += ["--network", settings.network]

@@ -42,9 +42,10 @@ class KserveTarget:
         key = manifests.read_key(settings.key_secret, settings.anonymous, self.name)
         sizing = manifests.size(
             service.footprint, rps=settings.rps, replicas=max(1, settings.min_replicas),
-            memory=settings.memory, cpu=settings.cpu,
+            memory=settings.memory, cpu=settings.cpu, max_body=settings.max_body,
         )  # fmt: skip
-        image, unpinned = manifests.image_of(settings.image, service)
+        image = service.image(settings.image)
+        unpinned = manifests.unpinned_note(image)
         work = Inference(service, settings, key, sizing, image)
         calls = _calls(work)
         return Plan(

@@ -44,9 +44,10 @@ class KubernetesTarget:
         key = manifests.read_key(settings.key_secret, settings.anonymous, self.name)
         sizing = manifests.size(
             service.footprint, rps=settings.rps, replicas=settings.replicas,
-            memory=settings.memory, cpu=settings.cpu,
+            memory=settings.memory, cpu=settings.cpu, max_body=settings.max_body,
         )  # fmt: skip
-        image, unpinned = manifests.image_of(settings.image, service)
+        image = service.image(settings.image)
+        unpinned = manifests.unpinned_note(image)
         work = assembly.assemble(service, settings, key, sizing, image)
         objects = assembly.objects_of(work, settings, key)
         calls = rollout_calls(work, objects, force=settings.take_over)
