@@ -1,4 +1,4 @@
-"""What planning and images cost: ``python benchmarks/deployment.py --help``, and README.md beside it."""
+"""What plans and images cost: ``python benchmarks/deployment.py --help``, README.md beside it."""
 
 from __future__ import annotations
 
@@ -122,13 +122,10 @@ def image(package: Path, base: str, folder: Path) -> dict[str, float]:
 def container_starts(engine: str, archive: Path, model: models.Model, runs: int) -> list[float]:
     """Seconds from ``run`` to the first right answer: read-only, no rights, 256 MB."""
     loaded = _engine(engine, "load", "--quiet", "--input", str(archive)).split()[-1]
-    seconds = []
     try:
-        for _ in range(runs + 1):
-            seconds.append(_start(engine, loaded, model))
+        return [_start(engine, loaded, model) for _ in range(runs + 1)][1:]
     finally:
         _run([engine, "rmi", "--force", loaded])
-    return seconds[1:]
 
 
 def _start(engine: str, image: str, model: models.Model) -> float:
@@ -138,7 +135,7 @@ def _start(engine: str, image: str, model: models.Model) -> float:
     try:
         _engine(
             engine, "run", "--detach", "--name", name, "--network", "host", "--read-only",
-            "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",  # noqa: S108
+            "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
             "--memory", "256m", "--env", "MODELPORT_HOST=127.0.0.1",
             "--env", f"MODELPORT_PORT={port}", image,
         )  # fmt: skip

@@ -12,7 +12,8 @@ from modelport.core.package import Package
 from modelport.deploy import stage
 from modelport.deploy.aws.place import BUILT
 from modelport.deploy.aws.words import to_request
-from modelport.deploy.base import Call, Footprint, Plan, Result
+from modelport.deploy.base import Call, Plan, Result
+from modelport.deploy.service import Footprint
 
 ACCOUNT: Final = "123456789012"
 REPOSITORY: Final = f"{ACCOUNT}.dkr.ecr.eu-west-1.amazonaws.com/churn"

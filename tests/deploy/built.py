@@ -11,7 +11,7 @@ import pytest
 
 from modelport.core.package import Package
 from modelport.deploy import stage
-from modelport.deploy.base import Footprint
+from modelport.deploy.service import Footprint
 from tests.deploy.containers import BASE_NAME, Podman, locked, needs
 
 ROOT = Path(__file__).parents[2]

@@ -21,7 +21,8 @@ from modelport.deploy import stage
 from modelport.deploy.appliers import azure as resource_manager
 from modelport.deploy.appliers import azureml
 from modelport.deploy.azure.traffic import shift
-from modelport.deploy.base import Footprint, Plan
+from modelport.deploy.base import Plan
+from modelport.deploy.service import Footprint
 from tests.serve.certificates import Certificates
 
 from .azure_fake import Fake, Token, azure

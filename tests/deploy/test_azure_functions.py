@@ -20,8 +20,9 @@ from modelport.core.errors import InputError, LimitError
 from modelport.core.package import Package
 from modelport.deploy import show, stage
 from modelport.deploy.azure.archive import archive
-from modelport.deploy.base import Footprint, Plan
+from modelport.deploy.base import Plan
 from modelport.deploy.limits import read_limits
+from modelport.deploy.service import Footprint
 from modelport.deploy.verify.base import EndpointModel
 from modelport.deploy.verify.protocols import find_protocol
 from tests.clients import run_client

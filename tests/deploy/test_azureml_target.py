@@ -19,8 +19,9 @@ import yaml
 from modelport.core.errors import InputError, LimitError
 from modelport.core.package import Package
 from modelport.deploy import show, stage
-from modelport.deploy.base import Footprint, Plan
+from modelport.deploy.base import Plan
 from modelport.deploy.limits import read_limits
+from modelport.deploy.service import Footprint
 from tests.serve import running
 
 from .golden_files import assert_golden

@@ -16,8 +16,9 @@ from google.cloud import run_v2
 from modelport.core.errors import InputError, LimitError, NotFoundError
 from modelport.core.package import Package
 from modelport.deploy import show, stage
-from modelport.deploy.base import Footprint, Plan
+from modelport.deploy.base import Plan
 from modelport.deploy.google.messages import build_request
+from modelport.deploy.service import Footprint
 from tests.serve.test_platforms import PlatformServer
 
 from .golden_files import assert_golden

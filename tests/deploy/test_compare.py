@@ -101,7 +101,7 @@ def test_settings_that_nobody_has_are_refused(package: Package) -> None:
         compare_targets(str(package.path), ["colour=red"])
     with pytest.raises(InputError, match="not a setting"):
         compare_targets(str(package.path), ["timeout"])
-    with pytest.raises(InputError, match="not a int"):
+    with pytest.raises(InputError, match="not a whole number"):
         compare_targets(str(package.path), ["timeout=soon"])
     with pytest.raises(InputError, match="not part of a load"):
         compare_targets(str(package.path), load="some")

@@ -23,8 +23,9 @@ import yaml
 from modelport.core.errors import InputError, LimitError
 from modelport.core.package import Package
 from modelport.deploy import show, stage
-from modelport.deploy.base import Footprint, Plan
+from modelport.deploy.base import Plan
 from modelport.deploy.containers import monitoring, nginx
+from modelport.deploy.service import Footprint
 from modelport.deploy.verify import verify_endpoint
 from modelport.serve.metrics import Metrics
 from tests.deploy.built import CERTIFICATES, ROOT, bridged, built, tools

@@ -13,9 +13,10 @@ import pytest
 from modelport.adapters import adapters_of
 from modelport.core.errors import InputError
 from modelport.core.package import Package
-from modelport.deploy.base import Footprint, Plan, Service, Settings
+from modelport.deploy.base import Plan, Settings
 from modelport.deploy.cost import HOURS, Cost, Load, monthly_cost, read_load, read_prices
 from modelport.deploy.limits import check_limits
+from modelport.deploy.service import Footprint, Service
 from modelport.deploy.settings import setting
 
 DAY = HOURS / 24

@@ -23,8 +23,9 @@ from modelport.core.errors import (
 from modelport.core.package import Package
 from modelport.deploy import show, stage
 from modelport.deploy.appliers.command import CommandApplier
-from modelport.deploy.base import Footprint, Plan
+from modelport.deploy.base import Plan
 from modelport.deploy.images.push import push_layout
+from modelport.deploy.service import Footprint
 from modelport.deploy.verify import verify_endpoint
 from tests.deploy.built import NETWORK, bridged, built
 from tests.deploy.containers import (

@@ -20,9 +20,10 @@ from modelport.core.errors import (
 from modelport.core.package import Package
 from modelport.deploy import stage
 from modelport.deploy.appliers.google import GoogleApplier
-from modelport.deploy.base import Call, Footprint, Plan
+from modelport.deploy.base import Call, Plan
 from modelport.deploy.google.messages import build_request
 from modelport.deploy.google.traffic import revisions, shares
+from modelport.deploy.service import Footprint
 
 from .google_fake import Google, RefusalError, google_here
 

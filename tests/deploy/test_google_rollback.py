@@ -22,9 +22,10 @@ from modelport.core.errors import (
 from modelport.core.package import Package
 from modelport.deploy import stage
 from modelport.deploy.appliers.google import GoogleApplier
-from modelport.deploy.base import Call, Footprint, Plan
+from modelport.deploy.base import Call, Plan
 from modelport.deploy.google.iam import _granted, _revoked
 from modelport.deploy.google.refusals import translate
+from modelport.deploy.service import Footprint
 
 from .google_fake import Google, RefusalError, google_here
 

@@ -12,8 +12,9 @@ import yaml
 
 from modelport.core.package import Package
 from modelport.deploy import documents, stage
-from modelport.deploy.base import Footprint, Plan, Service
+from modelport.deploy.base import Plan
 from modelport.deploy.kubernetes import helm
+from modelport.deploy.service import Footprint, Service
 from tests.deploy import kubetools
 
 DIGEST = "sha256:" + "ab" * 32

@@ -17,9 +17,10 @@ from modelport.core.errors import InputError, LimitError, ParityError, PlatformE
 from modelport.core.package import Package
 from modelport.deploy import show, stage
 from modelport.deploy.appliers import kubernetes as applier
-from modelport.deploy.base import Footprint, Plan
+from modelport.deploy.base import Plan
 from modelport.deploy.kubernetes import changes, watch
 from modelport.deploy.kubernetes.state import service_state
+from modelport.deploy.service import Footprint
 from tests.deploy.fake_kubernetes import Cluster, running
 from tests.deploy.golden_files import assert_golden
 from tests.deploy.test_helm import IMAGE, KEY

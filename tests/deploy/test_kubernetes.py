@@ -24,10 +24,11 @@ from modelport.core.errors import InputError, NotFoundError, ParityError, Platfo
 from modelport.core.package import Package
 from modelport.deploy import show, stage
 from modelport.deploy.appliers import kubernetes as applier
-from modelport.deploy.base import Call, Footprint, Plan
+from modelport.deploy.base import Call, Plan
 from modelport.deploy.kubernetes import changes, watch
 from modelport.deploy.kubernetes.objects import folder_of, owned_fields
 from modelport.deploy.kubernetes.state import rollout_state
+from modelport.deploy.service import Footprint
 from modelport.deploy.verify import verify_endpoint
 from tests.deploy import kubetools
 from tests.deploy.fake_kubernetes import TOKEN, Cluster, fields_of, running

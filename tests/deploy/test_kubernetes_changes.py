@@ -16,10 +16,11 @@ from modelport.core.errors import NotFoundError, ParityError, PlatformError
 from modelport.core.package import Package
 from modelport.deploy import stage
 from modelport.deploy.appliers import kubernetes as applier
-from modelport.deploy.base import Footprint, Plan
+from modelport.deploy.base import Plan
 from modelport.deploy.kubernetes import changes, watch
 from modelport.deploy.kubernetes.relay import Relay
 from modelport.deploy.kubernetes.state import rollout_state
+from modelport.deploy.service import Footprint
 from tests.deploy.fake_kubernetes import Cluster, running
 from tests.deploy.test_helm import IMAGE, KEY
 from tests.deploy.test_kubernetes import (

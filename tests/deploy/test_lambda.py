@@ -34,7 +34,8 @@ from modelport.core.errors import InputError, LimitError, ParityError, PlatformE
 from modelport.core.package import Package
 from modelport.deploy import show, stage
 from modelport.deploy.appliers import aws
-from modelport.deploy.base import Footprint, Plan
+from modelport.deploy.base import Plan
+from modelport.deploy.service import Footprint
 from modelport.serve.awslambda import create_handler
 
 from .aws_plans import IMAGE, OTHER_IMAGE, aws_plan, complaints, every_call, http_event

@@ -25,7 +25,8 @@ from modelport.core.errors import InputError, LimitError, ParityError
 from modelport.core.package import Package
 from modelport.deploy import limits, stage
 from modelport.deploy.aws import archive
-from modelport.deploy.base import Footprint, Plan
+from modelport.deploy.base import Plan
+from modelport.deploy.service import Footprint
 from modelport.serve.awslambda import create_handler
 
 from .aws_plans import IMAGE, aws_plan, complaints, every_call

@@ -27,7 +27,8 @@ from modelport.core.errors import InputError, LimitError, NotFoundError, ParityE
 from modelport.core.package import Package, open_package
 from modelport.deploy import show, stage
 from modelport.deploy.appliers import aws
-from modelport.deploy.base import Footprint, Plan
+from modelport.deploy.base import Plan
+from modelport.deploy.service import Footprint
 from tests.serve.onnx_models import dense
 from tests.serve.packages import build_package
 

@@ -17,7 +17,8 @@ from modelport.adapters import adapters_of, find_adapter
 from modelport.core.errors import InputError, NotFoundError
 from modelport.core.package import Package
 from modelport.deploy import show, stage
-from modelport.deploy.base import Call, Footprint, Plan, Result, Settings
+from modelport.deploy.base import Call, Plan, Result, Settings
+from modelport.deploy.service import Footprint
 from modelport.deploy.settings import describe_settings
 
 TARGETS: Final = [adapter.name for adapter in adapters_of("target")]

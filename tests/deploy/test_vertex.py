@@ -15,8 +15,9 @@ from google.protobuf import json_format
 from modelport.core.errors import InputError, LimitError
 from modelport.core.package import Package
 from modelport.deploy import show, stage
-from modelport.deploy.base import Footprint, Plan, Result
+from modelport.deploy.base import Plan, Result
 from modelport.deploy.google.messages import build_request
+from modelport.deploy.service import Footprint
 from tests.serve.test_platforms import PlatformServer
 
 from .golden_files import assert_golden

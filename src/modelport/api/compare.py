@@ -15,8 +15,9 @@ from modelport.core.package import Package, open_package
 from modelport.core.settings import resolve
 
 if TYPE_CHECKING:
-    from modelport.deploy.base import Footprint, Plan
+    from modelport.deploy.base import Plan
     from modelport.deploy.cost import Load
+    from modelport.deploy.service import Footprint
 
 #: What settings could be that only the user knows, so that a plan can be made without them. No
 #: such thing exists anywhere.
@@ -118,9 +119,9 @@ def _row(
     load: Load | None,
     footprint: Footprint,
 ) -> dict[str, Any]:
-    from modelport.deploy.base import Service
     from modelport.deploy.cost import monthly_cost, read_prices
     from modelport.deploy.limits import refuse_exceeded, to_json
+    from modelport.deploy.service import Service
     from modelport.deploy.settings import read_settings, service_name
 
     row: dict[str, Any] = {

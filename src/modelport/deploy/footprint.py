@@ -24,8 +24,9 @@ from typing import Final
 from modelport.core.errors import EngineError, ModelportError
 from modelport.core.package import Package
 from modelport.core.tensors import Tensors
-from modelport.deploy.base import Footprint, Progress
+from modelport.deploy.base import Progress
 from modelport.deploy.processes import Usage, usage_of_tree
+from modelport.deploy.service import Footprint
 from modelport.deploy.verify.base import Ask, EndpointModel
 from modelport.deploy.verify.records import one_row
 from modelport.deploy.verify.v2 import V2

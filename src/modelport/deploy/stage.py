@@ -20,15 +20,14 @@ from modelport.deploy.base import (
     Applier,
     Call,
     Connection,
-    Footprint,
     Plan,
     Progress,
     Result,
-    Service,
     Target,
     has_results,
 )
 from modelport.deploy.limits import refuse_exceeded
+from modelport.deploy.service import Footprint, Service
 from modelport.deploy.settings import read_settings, service_name
 
 #: In this order; between ``serve`` and ``shift`` the new server is verified.

@@ -15,7 +15,7 @@ from modelport.deploy.aws.endpoint_role import endpoint_rights
 from modelport.deploy.aws.endpoint_settings import ON_INSTANCES, STEP, SageMakerSettings
 from modelport.deploy.aws.place import Place
 from modelport.deploy.aws.roles import fingerprint, role_of, tags
-from modelport.deploy.base import Service
+from modelport.deploy.service import Service
 
 #: The only variant. Its name never changes: scaling policies hang on it, and updates ask for it.
 VARIANT: Final = "main"

@@ -16,7 +16,7 @@ from modelport.core.errors import InputError
 from modelport.deploy.aws.front import LIVE, LOG_SKIPS, FrontSettings, front, with_skips
 from modelport.deploy.aws.place import Place
 from modelport.deploy.aws.roles import allow, policy, role_of, tag_values, trust_policy
-from modelport.deploy.base import Service
+from modelport.deploy.service import Service
 from modelport.deploy.settings import setting
 
 #: The alias that is verified before the one that callers use moves.

@@ -15,7 +15,8 @@ from typing import Any, Final
 from modelport.core.digest import sha256_bytes
 from modelport.core.errors import InputError
 from modelport.deploy.aws.place import ACCOUNT, Place
-from modelport.deploy.base import Call, Result, Service
+from modelport.deploy.base import Call, Result
+from modelport.deploy.service import Service
 
 _ROLE: Final = re.compile(r"arn:aws[-a-z]*:iam::\d{12}:role/.+")
 _DOCUMENT_VERSION: Final = "2012-10-17"

@@ -15,8 +15,9 @@ from modelport.core.errors import InputError
 from modelport.deploy.azure.archive import locked
 from modelport.deploy.azure.place import check_place, read_secret
 from modelport.deploy.azure.template import App
-from modelport.deploy.base import Service, Settings
+from modelport.deploy.base import Settings
 from modelport.deploy.documents import to_json
+from modelport.deploy.service import Service
 from modelport.deploy.settings import setting
 
 #: The sizes of instances, in megabytes, and what the host and the worker leave of them.

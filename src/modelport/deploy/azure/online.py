@@ -11,8 +11,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
-from modelport.deploy.base import Service, Settings
+from modelport.deploy.base import Settings
 from modelport.deploy.documents import to_yaml
+from modelport.deploy.service import Service
 from modelport.deploy.settings import setting
 
 _SCHEMA: Final = "https://azuremlschemas.azureedge.net/latest/managedOnline{}.schema.json"

@@ -16,7 +16,7 @@ from modelport import __version__
 from modelport.core.digest import canonical_json
 from modelport.core.errors import InputError
 from modelport.core.options import ImageOptions
-from modelport.deploy.base import PlannedFile, Service
+from modelport.deploy.base import PlannedFile
 from modelport.deploy.images.config import (
     ENTRYPOINT,
     HEALTH_CHECK,
@@ -30,6 +30,7 @@ from modelport.deploy.images.config import (
 from modelport.deploy.images.reference import parse_reference
 from modelport.deploy.images.requirements import requirements
 from modelport.deploy.images.server import HEALTH_CHECK_SCRIPT, LAUNCHER
+from modelport.deploy.service import Service
 
 #: The same base as that of ``modelport image``.
 BASE: Final = ImageOptions.base

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from modelport.core.options import ServeOptions
-from modelport.deploy.base import Footprint
+from modelport.deploy.service import Footprint
 
 JOB: Final = "modelport"
 #: Upper bounds of the server's latency histogram: an alert between two of them would guess.

@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from modelport.deploy.base import Footprint, Plan
+from modelport.deploy.base import Plan
 from modelport.deploy.cost.load import Load
 from modelport.deploy.cost.prices import Machine, Price, read_prices
+from modelport.deploy.service import Footprint
 from modelport.deploy.settings import quantity
 
 #: Processors are not loaded beyond this, unless set: above it waiting times grow fast.

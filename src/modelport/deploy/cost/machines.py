@@ -16,7 +16,7 @@ from modelport.deploy.cost.base import Cost, too_few
 from modelport.deploy.cost.demand import Demand
 from modelport.deploy.cost.load import HOURS
 from modelport.deploy.cost.prices import Machine, read_prices
-from modelport.deploy.kubernetes.manifests import size
+from modelport.deploy.kubernetes.manifests import MAX_BODY, size
 from modelport.deploy.show import to_json
 
 _GIB: Final = float(1 << 30)
@@ -33,6 +33,7 @@ def kubernetes(demand: Demand) -> Cost:
         replicas=int(least),
         memory=getattr(demand.settings, "memory", ""),
         cpu=getattr(demand.settings, "cpu", ""),
+        max_body=getattr(demand.settings, "max_body", MAX_BODY),
     )
     memory = sizing.memory / _GIB
     vcpu, gib = (demand.price(name, "kubernetes") for name in ("vcpu", "memory"))

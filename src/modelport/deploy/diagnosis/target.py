@@ -10,12 +10,13 @@ from typing import Final
 from modelport.adapters import find_adapter
 from modelport.core.errors import InputError, LimitError, ModelportError
 from modelport.core.package import Package
-from modelport.deploy.base import Plan, Service
+from modelport.deploy.base import Plan
 from modelport.deploy.diagnosis.base import FAULT, NOTE, WARNING, Finding
 from modelport.deploy.diagnosis.failures import failures_of
 from modelport.deploy.diagnosis.image import diagnose_image
 from modelport.deploy.footprint import read_footprint
 from modelport.deploy.limits import Check
+from modelport.deploy.service import Service
 from modelport.deploy.settings import read_settings, service_name
 
 #: Graviton's machines: ml.c7g.large, ml.m6gd.xlarge; those with GPUs (ml.g5) begin with a g.

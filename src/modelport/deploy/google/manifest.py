@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from modelport.deploy.base import PlannedFile, Service
+from modelport.deploy.base import PlannedFile
 from modelport.deploy.documents import to_yaml
 from modelport.deploy.google import run
 from modelport.deploy.google.place import short_digest
 from modelport.deploy.google.run import CloudRunSettings
 from modelport.deploy.kubernetes import knative
 from modelport.deploy.kubernetes.manifests import Key
+from modelport.deploy.service import Service
 from modelport.deploy.settings import mebibytes
 
 

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from modelport.core.digest import sha256_bytes
 from modelport.core.errors import InputError
-from modelport.deploy.base import Service
 from modelport.deploy.documents import to_json
 from modelport.deploy.images.reference import parse_reference
+from modelport.deploy.service import Service
 
 #: APIs that are asked over REST, by `Call.service`: where they are, and their version.
 ACCOUNTS: Final = "iam.projects.serviceAccounts"

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from modelport.deploy.base import Call, Result, Service
+from modelport.deploy.base import Call, Result
 from modelport.deploy.google import run
 from modelport.deploy.google.place import ACCOUNTS, SECRETS, SERVICES
 from modelport.deploy.google.traffic import CANDIDATE, TO_LATEST, camel, revisions_of
+from modelport.deploy.service import Service
 
 RUN: Final = "run.ServicesClient"
 _WAIT: Final = {"operation": 900}

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from modelport.core.errors import InputError
-from modelport.deploy.base import Service, Settings
+from modelport.deploy.base import Settings
 from modelport.deploy.google.place import short_digest
 from modelport.deploy.kubernetes import knative
+from modelport.deploy.service import Service
 from modelport.deploy.settings import mebibytes, quantity, setting
 
 KEY: Final = "MODELPORT_API_KEY"

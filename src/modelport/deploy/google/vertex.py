@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from modelport.core.errors import InputError
-from modelport.deploy.base import Call, Result, Service, Settings
+from modelport.deploy.base import Call, Result, Settings
+from modelport.deploy.service import Service
 from modelport.deploy.settings import setting
 
 MODELS: Final = "aiplatform.ModelServiceClient"

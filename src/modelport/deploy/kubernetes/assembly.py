@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from modelport.deploy.base import Service
 from modelport.deploy.kubernetes import manifests, surroundings, workload
 from modelport.deploy.kubernetes.choices import KubernetesSettings, clients, monitor_labels
+from modelport.deploy.service import Service
 
 
 def scales(settings: KubernetesSettings) -> bool:

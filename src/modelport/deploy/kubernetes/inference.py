@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from modelport.core.digest import sha256_bytes
 from modelport.deploy import documents
-from modelport.deploy.base import Service
 from modelport.deploy.kubernetes import manifests
 from modelport.deploy.kubernetes.inference_choices import KserveSettings, metric_of
+from modelport.deploy.service import Service
 
 #: Where KServe puts what `storage-uri` names.
 _MOUNT: Final = "/mnt/models"

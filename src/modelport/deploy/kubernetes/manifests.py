@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from modelport.core.errors import InputError
-from modelport.deploy.base import Footprint
+from modelport.deploy.service import Footprint
 from modelport.deploy.settings import mebibytes, quantity
 
 HTTP_PORT: Final = 8080

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from modelport.deploy.base import Footprint
 from modelport.deploy.kubernetes import manifests
+from modelport.deploy.service import Footprint
 
 SERVER: Final = "model-server"
 CANDIDATE: Final = "candidate"

@@ -31,9 +31,10 @@ from modelport.deploy.aws.place import (
 )
 from modelport.deploy.aws.roles import role_calls, role_name
 from modelport.deploy.aws.zipped import UNPACKED, zip_commands, zip_files, zip_notes
-from modelport.deploy.base import Call, Plan, PlannedFile, Service
+from modelport.deploy.base import Call, Plan, PlannedFile
 from modelport.deploy.documents import to_yaml
 from modelport.deploy.limits import Check, check_limits
+from modelport.deploy.service import Service
 
 _LAMBDA: Final = "lambda"
 #: An assumption about the base image, on top of the server: Debian with Python.

@@ -26,10 +26,11 @@ from modelport.deploy.azure.functions import (
 )
 from modelport.deploy.azure.place import in_group
 from modelport.deploy.azure.template import WEB, App, resources, template
-from modelport.deploy.base import Call, Plan, PlannedFile, Result, Service
+from modelport.deploy.base import Call, Plan, PlannedFile, Result
 from modelport.deploy.documents import to_json
 from modelport.deploy.keys import KEY_FROM
 from modelport.deploy.limits import Check, check_limits
+from modelport.deploy.service import Service
 
 _RIGHTS: Final = (
     "Microsoft.Resources/deployments/write",

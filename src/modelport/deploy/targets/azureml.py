@@ -29,9 +29,10 @@ from modelport.deploy.azure.online import (
     yaml_of,
 )
 from modelport.deploy.azure.place import check_place, in_group
-from modelport.deploy.base import Call, Plan, PlannedFile, Service
+from modelport.deploy.base import Call, Plan, PlannedFile
 from modelport.deploy.documents import to_json
 from modelport.deploy.limits import Check, check_limits
+from modelport.deploy.service import Service
 
 _ASSIGN: Final = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"
 _RIGHTS: Final = "Microsoft.MachineLearningServices/workspaces"

@@ -15,7 +15,7 @@ import re
 from typing import Any, Final
 
 from modelport.core.errors import InputError
-from modelport.deploy.base import Call, Plan, Result, Service
+from modelport.deploy.base import Call, Plan, Result
 from modelport.deploy.google import manifest, rollout, run
 from modelport.deploy.google.place import (
     account_id,
@@ -32,6 +32,7 @@ from modelport.deploy.google.traffic import CANDIDATE
 from modelport.deploy.keys import KEY_FROM
 from modelport.deploy.kubernetes.manifests import read_key
 from modelport.deploy.limits import Check, check_limits
+from modelport.deploy.service import Service
 
 _CLUSTER_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 

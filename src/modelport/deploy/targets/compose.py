@@ -16,7 +16,7 @@ from typing import Any, Final
 from modelport.core.errors import InputError
 from modelport.core.options import ServeOptions
 from modelport.deploy import documents
-from modelport.deploy.base import Plan, PlannedFile, Service, Settings
+from modelport.deploy.base import Plan, PlannedFile, Settings
 from modelport.deploy.containers import dockerfile, monitoring, nginx
 from modelport.deploy.images.config import (
     HEALTH_CHECK,
@@ -30,6 +30,7 @@ from modelport.deploy.images.config import (
 from modelport.deploy.kubernetes import manifests
 from modelport.deploy.kubernetes.manifests import MAX_BODY
 from modelport.deploy.limits import check_limits
+from modelport.deploy.service import Service
 from modelport.deploy.settings import mebibytes, setting
 
 _SERVER: Final = f"model:{PORT}"

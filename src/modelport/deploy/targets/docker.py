@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from modelport.core.errors import InputError
-from modelport.deploy.base import Call, Plan, Result, Service, Settings
+from modelport.deploy.base import Call, Plan, Result, Settings
 from modelport.deploy.containers import dockerfile
 from modelport.deploy.images.config import (
     HEALTH_CHECK,
@@ -32,6 +32,7 @@ from modelport.deploy.images.config import (
 from modelport.deploy.kubernetes import manifests
 from modelport.deploy.kubernetes.manifests import MAX_BODY
 from modelport.deploy.limits import check_limits
+from modelport.deploy.service import Service
 from modelport.deploy.settings import setting
 
 _KEYS: Final = "/run/secrets/api-key"

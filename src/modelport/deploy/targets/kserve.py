@@ -12,12 +12,13 @@ from __future__ import annotations
 import shlex
 
 from modelport.deploy import documents
-from modelport.deploy.base import Call, Plan, PlannedFile, Result, Service
+from modelport.deploy.base import Call, Plan, PlannedFile, Result
 from modelport.deploy.kubernetes import calls as kubecalls
 from modelport.deploy.kubernetes import manifests
 from modelport.deploy.kubernetes.inference import Inference, inference_service, serving_runtime
 from modelport.deploy.kubernetes.inference_choices import KserveSettings, check
 from modelport.deploy.limits import check_limits
+from modelport.deploy.service import Service
 
 _CANARY = "spec.predictor.canaryTrafficPercent"
 

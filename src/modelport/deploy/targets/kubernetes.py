@@ -15,13 +15,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from modelport.deploy import documents
-from modelport.deploy.base import Call, Plan, PlannedFile, Result, Service
+from modelport.deploy.base import Call, Plan, PlannedFile, Result
 from modelport.deploy.kubernetes import assembly, helm, manifests, workload
 from modelport.deploy.kubernetes import calls as kubecalls
 from modelport.deploy.kubernetes.choices import KubernetesSettings, check
 from modelport.deploy.kubernetes.objects import reference_of
 from modelport.deploy.kubernetes.rollout import rollout_calls
 from modelport.deploy.limits import check_limits
+from modelport.deploy.service import Service
 
 
 class KubernetesTarget:

@@ -38,8 +38,9 @@ from modelport.deploy.aws.place import (
 )
 from modelport.deploy.aws.roles import role_calls
 from modelport.deploy.aws.scaling import alarm_call, scaling_calls
-from modelport.deploy.base import Call, Plan, Result, Service
+from modelport.deploy.base import Call, Plan, Result
 from modelport.deploy.limits import Check, check_limits
+from modelport.deploy.service import Service
 
 #: An assumption about the base image, on top of the server: Debian with Python.
 _BASE_SIZE: Final = 150_000_000

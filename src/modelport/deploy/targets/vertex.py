@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 from modelport.core.errors import InputError
-from modelport.deploy.base import Call, Plan, PlannedFile, Result, Service
+from modelport.deploy.base import Call, Plan, PlannedFile, Result
 from modelport.deploy.documents import to_json
 from modelport.deploy.google import vertex
 from modelport.deploy.google.place import (
@@ -27,6 +27,7 @@ from modelport.deploy.google.place import (
 from modelport.deploy.google.traffic import CANDIDATE, as_rest, shares_of
 from modelport.deploy.google.vertex import VertexSettings
 from modelport.deploy.limits import Check, check_limits
+from modelport.deploy.service import Service
 
 _ALL: Final = 100
 
