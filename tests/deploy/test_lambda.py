@@ -440,7 +440,7 @@ def infer_event() -> dict[str, Any]:
 def test_the_handler_answers_under_the_real_runtime_and_emulator(
     package: Package, footprint: Footprint, emulator: str, tmp_path: Path
 ) -> None:
-    python = tool("python", "ric")
+    python = tool("python", "clients")
     plan = plan_of(package, footprint, IMAGE)
     create = next(c for c in plan.calls if c.id == "create-function").parameters
     config = create["ImageConfig"]

@@ -176,7 +176,7 @@ def test_it_answers_under_the_emulator_with_nothing_else_installed(
     create = next(c for c in plan_of(package, footprint, *ZIP).calls if c.id == "create-function")
     client = tmp_path / "client"
     client.mkdir()
-    (installed,) = Path(tool("python", "ric")).parent.parent.glob("lib/*/site-packages")
+    (installed,) = Path(tool("python", "clients")).parent.parent.glob("lib/*/site-packages")
     for pattern in CLIENT:
         (found,) = installed.glob(pattern)
         (client / found.name).symlink_to(found)
