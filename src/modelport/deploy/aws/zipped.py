@@ -9,7 +9,8 @@ from __future__ import annotations
 import shlex
 from typing import Final
 
-from modelport.deploy.aws.archive import PYTHON, function_pins
+from modelport.deploy.aws import archive
+from modelport.deploy.aws.archive import function_pins
 from modelport.deploy.aws.function import Function
 from modelport.deploy.base import PlannedFile
 from modelport.deploy.images.wheels import platform_flags
@@ -35,7 +36,7 @@ find build -name __pycache__ -prune -exec rm -r {{}} +
 
 def zip_files(function: Function) -> tuple[PlannedFile, ...]:
     """What `zip_commands` needs beside the template."""
-    flags = shlex.join(platform_flags(PYTHON, function.machine))
+    flags = shlex.join(platform_flags(archive.PYTHON, function.machine))
     build = _BUILD.format(flags=flags, model=shlex.quote(function.service.model))
     pins = function_pins(function.service.package)
     locked = "".join(" \\\n    ".join(pin.text.split()) + "\n" for pin in pins)
@@ -60,7 +61,7 @@ def zip_notes(function: Function) -> list[str]:
         by = "only SAM can deploy this plan; with --set bucket=… --yes builds, uploads and " \
              "deploys the zip file"  # fmt: skip
     return [
-        f"the zip file is the locked wheels for CPython {PYTHON}, modelport as it is installed "
+        f"the zip file is the locked wheels for CPython {archive.PYTHON}, modelport as it is installed "
         "here, and the package: the same inputs, the same bytes",
         by,
         "SnapStart restores a snapshot in which the model is loaded already",
