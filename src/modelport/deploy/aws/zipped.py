@@ -61,7 +61,8 @@ def zip_notes(function: Function) -> list[str]:
         by = "only SAM can deploy this plan; with --set bucket=… --yes builds, uploads and " \
              "deploys the zip file"  # fmt: skip
     return [
-        f"the zip file is the locked wheels for CPython {archive.PYTHON}, modelport as it is installed "
+        f"the zip file is the locked wheels for CPython {archive.PYTHON}, modelport as it is "
+        "installed "
         "here, and the package: the same inputs, the same bytes",
         by,
         "SnapStart restores a snapshot in which the model is loaded already",
