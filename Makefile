@@ -11,7 +11,7 @@ WORKERS ?= 2
 # Command lines of other projects that the tests hold our files against, each in its environment.
 TOOLS := $(VENV)/sam/.ready $(VENV)/checkov/.ready $(VENV)/podman-compose/.ready
 PACKAGES := wrk curl podman buildah runc crun skopeo umoci containernetworking-plugins \
-  netavark aardvark-dns iptables docker-registry mmdebstrap
+  netavark aardvark-dns iptables docker-registry mmdebstrap apache2-utils prometheus nginx-light
 
 .PHONY: demo test check bench clean setup clients tools system
 

@@ -124,11 +124,18 @@ def imports_of(path: Path) -> set[str]:
 #: Modules that several adapters share, with the library that all of those require.
 SHARED = {
     "modelport.deploy.aws.files": {"yaml"},
+    "modelport.deploy.azure.functions": {"yaml"},
     "modelport.deploy.azure.online": {"yaml"},
     "modelport.deploy.documents": {"yaml"},
+    "modelport.deploy.google.iam": {"google.auth", "yaml"},
+    "modelport.deploy.google.manifest": {"yaml"},
+    "modelport.deploy.google.messages": {"google.cloud.aiplatform_v1", "google.cloud.run_v2"},
     "modelport.deploy.google.place": {"yaml"},
+    "modelport.deploy.google.refusals": {"google.auth", "yaml"},
+    "modelport.deploy.google.rollout": {"yaml"},
     "modelport.deploy.google.run": {"yaml"},
     "modelport.deploy.kubernetes.helm": {"yaml"},
+    "modelport.deploy.kubernetes.inference": {"yaml"},
     "modelport.convert.graphs.edits": {"onnx"},
     "modelport.convert.graphs.canonical": {"onnx"},
     "modelport.convert.forests.ensemble": {"onnx"},

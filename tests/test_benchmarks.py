@@ -75,3 +75,12 @@ def test_one_round(cache_home, tmp_path):
         assert 0 < record["pss"] <= record["rss"]
     assert "| granian_bare" in done.stdout
     assert "### m8, v2-json, 32 connections" in done.stdout
+
+
+def test_every_target_can_be_planned(cache_home, tmp_path):
+    results = tmp_path / "results.json"
+    done = run_python(cache_home, "deployment.py", "--runs", "1", "--json", str(results))
+    assert done.returncode == 0, done.stderr + done.stdout
+    plans = json.loads(results.read_text())["plans"]
+    assert len(plans) >= 10
+    assert all(laps["seconds"][0] > 0 for laps in plans.values())

@@ -486,7 +486,8 @@ TABLE: Final = (
     ),
     Adapter(
         "applier", "kubernetes", "modelport.deploy.appliers.kubernetes:KubernetesApplier",
-        "any object, by server-side apply", requires=("kubernetes",), extra="kubernetes",
+        "any object, by server-side apply", requires=("kubernetes", "yaml"),
+        extra="kubernetes",
     ),
     Adapter(
         "applier", "aws", "modelport.deploy.appliers.aws:AwsApplier",
@@ -495,7 +496,8 @@ TABLE: Final = (
     Adapter(
         "applier", "google", "modelport.deploy.appliers.google:GoogleApplier",
         "Google Cloud's clients",
-        requires=("google.auth", "google.cloud.aiplatform_v1", "google.cloud.run_v2", "grpc"),
+        requires=("google.auth", "google.cloud.aiplatform_v1", "google.cloud.run_v2", "grpc",
+                  "yaml"),
         extra="google",
     ),
     Adapter(

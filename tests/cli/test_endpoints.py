@@ -11,7 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from modelport.api.compare import compare_targets
+from modelport.cli import verify
+from modelport.cli.comparison import print_comparison
 from modelport.core.package import Package
+from modelport.deploy.verify import AUTO, PROTOCOLS
 from tests.serve import onnx_models
 from tests.serve.packages import build_package
 from tests.serve.running import RunningServer, free_port
@@ -35,6 +39,7 @@ def test_verify_prints_a_table(run: Run, served: tuple[str, Package]) -> None:
     assert done.returncode == 0, done.stderr
     assert re.search(r"^OUTPUT +RECORDS +LARGEST DIFFERENCE +TOLERANCE", done.stdout)
     assert re.search(r"^y +4 +0 absolute, 0 relative +.*0 of 4 +0 +same$", done.stdout, re.M)
+    assert "\nsame: the answers to all 4 records are within the tolerance\n" in done.stdout
     assert re.search(r"v2 at http://\S+: 4 requests; latency .* ms median", done.stdout)
     assert "speaks v2" in done.stderr
 
@@ -55,7 +60,7 @@ def test_verify_exits_with_3_when_an_answer_differs(
     other = build_package(tmp_path / "o", "churn", onnx_models.dense(), ROWS, wrong_output="y")
     done = run("verify", url, str(other.path))
     assert done.returncode == 3
-    assert "DIFFERENT" in done.stdout
+    assert "DIFFERENT: the answers to 4 of 4 records are not the package's" in done.stdout
     assert "different records: 0, 1, 2, 3" in done.stderr
     found = json.loads(run("verify", url, str(other.path), "--json").stdout)
     assert (found["agrees"], found["differing_records"]) == (False, [0, 1, 2, 3])
@@ -77,6 +82,17 @@ def test_verify_exits_with_2_when_it_is_refused(run: Run, served: tuple[str, Pac
     done = run("verify", f"{url}/v2/models/nobody", str(package.path))
     assert done.returncode == 2
     assert "404" in done.stderr
+
+
+def test_verify_says_what_comes_first(run: Run, served: tuple[str, Package]) -> None:
+    url, package = served
+    done = run("verify", str(package.path), url)
+    assert done.returncode == 2
+    assert f"modelport verify {url}" in done.stderr
+
+
+def test_every_protocol_is_in_the_help() -> None:
+    assert verify._PROTOCOLS.split(", ") == [AUTO, *PROTOCOLS]
 
 
 def test_verify_claims_nothing_without_golden_records(
@@ -152,6 +168,29 @@ def test_compare_prints_every_target(run: Run, served: tuple[str, Package]) -> N
     )
     assert {row["target"] for row in found} >= {"docker", "kubernetes", "lambda", "vertex"}
     assert all(row["limits"] for row in found)
+
+
+@pytest.mark.parametrize("load", ["50 rps, 8h/day", "100000 rps", ""])
+def test_the_comparison_fits_a_hundred_columns(
+    served: tuple[str, Package],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    load: str,
+) -> None:
+    _, package = served
+    monkeypatch.setenv("HOME", str(tmp_path))  # nothing was measured there
+    rows = compare_targets(str(package.path), ["timeout=901"], load=load)
+    print_comparison(rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert re.search(r"^TARGET +FITS +COLD START +MONTHLY COST +WHY$", lines[0])
+    text = " ".join(" ".join(lines).split())
+    assert "901 s of at most 900 s" in text
+    assert re.search(r"lambda +no +seconds ", "\n".join(lines))
+    assert ("list prices" in text) == bool(load)
+    assert ("as remembered" in text) == bool(load)
+    assert "estimated from the package's size" in text
 
 
 def test_compare_refuses_what_is_no_load(run: Run, served: tuple[str, Package]) -> None:

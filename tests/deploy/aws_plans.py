@@ -10,8 +10,10 @@ from botocore.validate import ParamValidator
 
 from modelport.core.package import Package
 from modelport.deploy import stage
-from modelport.deploy.appliers.aws import to_request
-from modelport.deploy.base import Call, Footprint, Plan, Result
+from modelport.deploy.aws.place import BUILT
+from modelport.deploy.aws.words import to_request
+from modelport.deploy.base import Call, Plan, Result
+from modelport.deploy.service import Footprint
 
 ACCOUNT: Final = "123456789012"
 REPOSITORY: Final = f"{ACCOUNT}.dkr.ecr.eu-west-1.amazonaws.com/churn"
@@ -33,9 +35,11 @@ def every_call(plan: Plan) -> Iterator[Call]:
 
 
 def answered(value: Any) -> Any:
-    """`value` with a text for every `Result`."""
+    """`value` with something for every `Result`, and bytes for every file."""
     if isinstance(value, Result):
-        return "7"
+        return {} if value.path == "RoutingConfig" else "7"
+    if isinstance(value, Mapping) and set(value) == {BUILT}:
+        return b"a file"
     if isinstance(value, Mapping):
         return {key: answered(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

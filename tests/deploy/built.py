@@ -5,16 +5,13 @@ Import the fixtures by name into a test module.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from modelport.core.digest import sha256_file
 from modelport.core.package import Package
 from modelport.deploy import stage
-from modelport.deploy.base import Footprint
+from modelport.deploy.service import Footprint
 from tests.deploy.containers import BASE_NAME, Podman, locked, needs
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +27,9 @@ runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 """
-_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+#: Others of this machine may have a bridge with the addresses of podman's default network.
+NETWORK = "modelport-tests"
 TOOLS = "localhost/modelport-tests/front-and-prometheus:1"
 _TOOLS = f"""\
 FROM {BASE_NAME}
@@ -46,7 +45,11 @@ def bridged(tmp_path_factory: pytest.TempPathFactory) -> Podman:
     needs("podman", "runc")
     conf = tmp_path_factory.mktemp("bridged") / "containers.conf"
     conf.write_text(_CONF)
-    return Podman(conf)
+    podman = Podman(conf)
+    with locked("podman"):
+        if podman.call("network", "exists", NETWORK, check=False).returncode:
+            podman.call("network", "create", NETWORK)
+    return podman
 
 
 @pytest.fixture(scope="session")
@@ -63,14 +66,14 @@ def built(
     )
     folder = tmp_path_factory.mktemp("build")
     stage.write(plan, folder)
-    wheel = _wheel(folder / "image")
     name = f"localhost/modelport-tests/built:{plan.service.tag}"
     with locked("built"):
         bridged.call(
             "build", "--quiet", "--format", "docker", "--network", "host",
-            "--volume", f"{_CERTIFICATES}:{_CERTIFICATES}:ro",
-            "--build-arg", f"MODELPORT=/context/{wheel}",
-            "--build-context", f"model={package.path}", "--tag", name, str(folder / "image"),
+            "--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro",
+            "--build-context", f"model={package.path}",
+            "--build-context", f"server={ROOT / 'src' / 'modelport'}",
+            "--tag", name, str(folder / "image"),
             timeout=500,
         )  # fmt: skip
     digest = bridged.call("image", "inspect", "--format", "{{.Digest}}", name).stdout.strip()
@@ -88,19 +91,3 @@ def tools(bridged: Podman, base_image: str, tmp_path_factory: pytest.TempPathFac
                 "build", "--quiet", "--network", "host", "--tag", TOOLS, str(folder), timeout=500
             )
     return TOOLS
-
-
-def _wheel(folder: Path) -> str:
-    """Build modelport's wheel below a folder; its path there."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps",
-         "--disable-pip-version-check", "--wheel-dir", str(folder), str(ROOT)],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    wheel = next(folder.glob("modelport-*.whl"))
-    # Podman does not look at mounted files when it decides whether a step was done before.
-    place = folder / sha256_file(wheel)
-    place.mkdir()
-    wheel.rename(place / wheel.name)
-    return f"{place.name}/{wheel.name}"

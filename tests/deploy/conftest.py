@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from modelport.core.package import Package
-from modelport.deploy.base import Footprint
+from modelport.deploy.service import Footprint
 from tests.serve.onnx_models import dense
 from tests.serve.packages import build_package
 

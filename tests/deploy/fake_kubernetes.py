@@ -34,9 +34,12 @@ TOKEN = "token-of-the-test"
 VERSION = "1.33"
 _PATH = re.compile(
     r"/(?:api|apis/(?P<group>[^/]+))/(?P<version>[^/]+)/namespaces/(?P<namespace>[^/]+)"
-    r"/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?(?P<more>/portforward)?"
+    r"/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?(?P<more>/portforward|/log)?"
 )
 _GROUPS = {"apps", "autoscaling", "networking.k8s.io", "policy", "", "serving.kserve.io"}
+
+
+_VERBS = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a defect
@@ -123,6 +126,14 @@ def _minus(fields: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return left
 
 
+def _drop(value: dict[str, Any], where: tuple[str, ...]) -> None:
+    """Take a field away from whoever has owned it."""
+    for key in where[:-1]:
+        value = value.get(key, {}) if isinstance(value, dict) else {}
+    if isinstance(value, dict):
+        value.pop(where[-1], None)
+
+
 def _leaves(value: Any, where: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     if isinstance(value, dict) and value:
         for key, item in value.items():
@@ -145,6 +156,14 @@ class Cluster:
         Verb and path, in order.
     forbidden : set of str
         Plurals that the caller may not touch.
+    role : dict or None
+        The only Role of the caller; without one everything is allowed.
+    used : set of tuple
+        Verb, group and resource of what the caller was allowed.
+    logs : dict
+        What pods have said, by name.
+    failing : int
+        So many answers are errors of a load balancer that finds no API server.
     controllers : list of callable
         Called with the cluster before every answer: they change `objects`.
     forwards : int
@@ -159,7 +178,28 @@ class Cluster:
         self.namespaces = {"models"}
         self.controllers: list[Callable[[Cluster], None]] = []
         self.forwards = 0
+        self.role: dict[str, Any] | None = None
+        self.used: set[tuple[str, str, str]] = set()
+        self.logs: dict[str, str] = {}
+        self.failing = 0
         self.lock = threading.RLock()
+
+    def authorize(self, verb: str, group: str, resource: str, name: str) -> None:
+        """Refuse what the role does not allow, as RBAC does."""
+        rules = [] if self.role is None else self.role["rules"]
+        allowed = {(v, g, r) for rule in rules for v in rule["verbs"]
+                   for g in rule["apiGroups"] for r in rule["resources"]}  # fmt: skip
+        plural = resource.partition("/")[0]
+        if {resource, plural} & self.forbidden or (
+            self.role is not None and (verb, group, resource) not in allowed
+        ):
+            raise Refused(
+                403, "Forbidden",
+                f'{resource} "{name}" is forbidden: User "dev" cannot {verb} resource '
+                f'"{resource}" in API group "{group}" in the namespace "models"',
+                {"name": name, "kind": plural},
+            )  # fmt: skip
+        self.used.add((verb, group, resource))
 
     def of_kind(self, kind: str) -> list[dict[str, Any]]:
         return [body for body in self.objects.values() if body["kind"] == kind]
@@ -190,6 +230,8 @@ class Cluster:
             raise Refused(
                 409, "Conflict", f"Apply failed with {len(causes)} conflict", {"causes": causes}
             )
+        for other, where in conflicts:
+            _drop(owners[other], where)
         gone = _minus(fields_of(owners.get(manager, {})), fields_of(body))
         for other, theirs in owners.items():
             if other != manager:
@@ -203,6 +245,9 @@ class Cluster:
         metadata = body.setdefault("metadata", {})
         metadata.setdefault("uid", f"uid-{len(self.objects)}")
         metadata.setdefault("creationTimestamp", "2026-01-01T00:00:00Z")
+        if body != live:
+            last = live.get("metadata", {}).get("resourceVersion", 0)
+            metadata["resourceVersion"] = str(int(last) + 1)
         if body.get("spec") != live.get("spec"):
             metadata["generation"] = metadata.get("generation", 0) + 1
         metadata["managedFields"] = [
@@ -227,19 +272,31 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
         if parts.path.endswith("/portforward") and self.headers.get("Upgrade"):
-            self._forward(query)
+            try:
+                cluster.authorize("get", "", "pods/portforward", parts.path.split("/")[-2])
+            except Refused as refused:
+                self._send(403, refused.status)
+            else:
+                self._forward(query)
             return
         try:
             with cluster.lock:
                 cluster.asked.append((self.command, parts.path))
                 for controller in cluster.controllers:
                     controller(cluster)
+                if cluster.failing:
+                    cluster.failing -= 1
+                    raise Refused(503, "Unavailable", "no healthy upstream")
                 code, answer = 200, self._answer(parts.path, query, body)
         except Refused as refused:
             code, answer = refused.status["code"], refused.status
-        data = json.dumps(answer).encode()
+        self._send(code, answer)
+
+    def _send(self, code: int, answer: Any) -> None:
+        text = isinstance(answer, str)
+        data = (answer if text else json.dumps(answer)).encode()
         self.send_response(code)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/plain" if text else "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -253,14 +310,14 @@ class _Handler(BaseHTTPRequestHandler):
         match = _PATH.fullmatch(path)
         if match is None or (match["group"] or "") not in _GROUPS:
             raise Refused(404, "NotFound", "the server could not find the requested resource")
-        plural, name, namespace = match["plural"], match["name"], match["namespace"]
-        if plural in cluster.forbidden:
-            raise Refused(
-                403, "Forbidden",
-                f'{plural} "{name}" is forbidden: User "dev" cannot {self.command.lower()} '
-                f'resource "{plural}" in the namespace "{namespace}"',
-                {"name": name, "kind": plural},
-            )  # fmt: skip
+        plural, name = match["plural"], match["name"]
+        group, more = match["group"] or "", match["more"] or ""
+        verb = _VERBS[self.command] if name or self.command != "GET" else "list"
+        cluster.authorize(verb, group, plural + more, name or "")
+        if self.command == "PATCH" and path not in cluster.objects:
+            cluster.authorize("create", group, plural, name)
+        if more:
+            return cluster.logs.get(name, "")
         if self.command == "GET" and not name:
             return {"kind": "List", "items": self._selected(path, query)}
         if self.command in ("PATCH", "PUT"):
@@ -272,6 +329,7 @@ class _Handler(BaseHTTPRequestHandler):
             )
         if self.command == "DELETE":
             assert body["propagationPolicy"] == "Background"
+            assert body["preconditions"]["uid"] == found["metadata"]["uid"]
             del cluster.objects[path]
             cluster.owners.pop(path, None)
             return {"kind": "Status", "status": "Success"}
@@ -301,13 +359,21 @@ class _Handler(BaseHTTPRequestHandler):
             )  # fmt: skip
         if match["group"] != "serving.kserve.io":
             try:
-                kubernetes_validate.validate(body, VERSION, strict=True)
+                # What an object would be is validated, not what is sent of it.
+                live = {k: v for k, v in cluster.objects.get(path, {}).items() if k != "status"}
+                whole = _merge(live, body) if self.command == "PATCH" else body
+                kubernetes_validate.validate(whole, VERSION, strict=True)
             except kubernetes_validate.ValidationError as error:
                 kind = f'{body["kind"]} "{body["metadata"]["name"]}" is invalid'
                 raise Refused(422, "Invalid", f"{kind}: {error.message}") from error
         if self.command == "PUT":
             live = cluster.objects[path]
-            assert not {"resourceVersion", "managedFields", "uid"} & set(body["metadata"])
+            assert not {"managedFields", "uid"} & set(body["metadata"])
+            # Not needed for every kind, but for some: this one takes no update without it.
+            if body["metadata"].get("resourceVersion") != live["metadata"]["resourceVersion"]:
+                raise Refused(
+                    422, "Invalid", "metadata.resourceVersion: must be specified for an update"
+                )
             cluster._keep(
                 path, {**body, "metadata": {**live["metadata"], **body["metadata"]}}, live
             )
@@ -332,6 +398,11 @@ class _Handler(BaseHTTPRequestHandler):
         port = struct.pack("<H", int(query["ports"]))
         self._frame(b"\x00" + port)
         self._frame(b"\x01" + port)
+        if not self.server.cluster.forwards:  # a pod that says nothing
+            with suppress(OSError):
+                while self._read_frame():
+                    pass
+            return
         with socket.create_connection(("127.0.0.1", self.server.cluster.forwards)) as pod:
             threading.Thread(target=self._from_pod, args=(pod,), daemon=True).start()
             with suppress(OSError, ConnectionError):

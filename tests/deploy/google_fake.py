@@ -48,7 +48,11 @@ class Google(grpc.GenericRpcHandler):
         self.models: dict[str, list[aiplatform_v1.Model]] = {}
         self.endpoints: dict[str, aiplatform_v1.Endpoint] = {}
         self.jobs: dict[str, list[str]] = {}
+        self.cancelled: list[str] = []
         self.accounts: set[str] = set()
+        #: Resource → (role, member) that are granted; and what the next changes are refused with.
+        self.policies: dict[str, list[tuple[str, str]]] = {}
+        self.policy_refusals: list[tuple[int, str]] = []
         #: How often a new account is not found yet.
         self.late = 0
         #: Method → refusal of the call, or of its operation.
@@ -65,9 +69,15 @@ class Google(grpc.GenericRpcHandler):
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         service, method = details.method.removeprefix("/").split("/")
+        if service == OPERATIONS and method == "CancelOperation":
+            return grpc.unary_unary_rpc_method_handler(
+                self._cancel,
+                operations_pb2.CancelOperationRequest.FromString,
+                empty_pb2.Empty.SerializeToString,
+            )
         if service == OPERATIONS:
             return grpc.unary_unary_rpc_method_handler(
-                self._look,
+                lambda request, context: self._look(request, context),
                 operations_pb2.GetOperationRequest.FromString,
                 operations_pb2.Operation.SerializeToString,
             )
@@ -100,6 +110,10 @@ class Google(grpc.GenericRpcHandler):
         self._operations[request.name] = (looks + 1, operation)
         return operation if looks else operations_pb2.Operation(name=request.name)
 
+    def _cancel(self, request: Any, context: grpc.ServicerContext) -> empty_pb2.Empty:
+        self.cancelled.append(request.name)
+        return empty_pb2.Empty()
+
     def _start(self, method: str, result: Any) -> operations_pb2.Operation:
         name = f"projects/p/locations/l/operations/{len(self._operations)}"
         done = operations_pb2.Operation(name=name, done=True)
@@ -122,6 +136,8 @@ class Google(grpc.GenericRpcHandler):
             raise RefusalError("ALREADY_EXISTS", f"Resource '{request.service_id}' already exists.")
         service = run_v2.Service(request.service)
         service.name = name
+        if any(target.revision for target in service.traffic):
+            raise RefusalError("INVALID_ARGUMENT", "a revision that does not exist yet")
         self.services[name] = service
         self._roll_out(service, "CreateService")
         return self._start("CreateService", service)
@@ -228,8 +244,6 @@ class Google(grpc.GenericRpcHandler):
             raise RefusalError("ALREADY_EXISTS", f"Endpoint {name} already exists")
         endpoint = aiplatform_v1.Endpoint(request.endpoint)
         endpoint.name = name
-        if endpoint.dedicated_endpoint_enabled:
-            endpoint.dedicated_endpoint_dns = f"{request.endpoint_id}.l-1.prediction.vertexai.goog"
         self.endpoints[name] = endpoint
         return self._start("CreateEndpoint", endpoint)
 
@@ -247,6 +261,9 @@ class Google(grpc.GenericRpcHandler):
         deployed = aiplatform_v1.DeployedModel(request.deployed_model)
         deployed.id = str(self._deployed)
         endpoint.deployed_models.append(deployed)
+        if endpoint.dedicated_endpoint_enabled:
+            short = endpoint.name.rpartition("/")[2]
+            endpoint.dedicated_endpoint_dns = f"{short}.l-1.prediction.vertexai.goog"
         split = {deployed.id if k == "0" else k: v for k, v in request.traffic_split.items()}
         if split:
             self._split(endpoint, split)
@@ -296,6 +313,12 @@ class Google(grpc.GenericRpcHandler):
         self.jobs[job.name] = ["JOB_STATE_PENDING", "JOB_STATE_RUNNING", last]
         return job
 
+    def _cancel_batch_prediction_job(
+        self, request: aiplatform_v1.CancelBatchPredictionJobRequest
+    ) -> empty_pb2.Empty:
+        self.jobs[request.name] = ["JOB_STATE_CANCELLED"]
+        return empty_pb2.Empty()
+
     def _get_batch_prediction_job(
         self, request: aiplatform_v1.GetBatchPredictionJobRequest
     ) -> aiplatform_v1.BatchPredictionJob:
@@ -310,6 +333,8 @@ class Google(grpc.GenericRpcHandler):
 
     def account(self, verb: str, path: str, body: Any) -> tuple[int, dict[str, Any]]:
         self.requests.append((f"iam {verb}", {"path": path, "body": body}))
+        if path.partition("?")[0].endswith("IamPolicy"):
+            return self._policy(verb, path.partition("?")[0].split("/", 2)[2], body)
         if verb == "POST":
             project = path.split("/")[3]
             email = f"{body['accountId']}@{project}.iam.gserviceaccount.com"
@@ -329,6 +354,19 @@ class Google(grpc.GenericRpcHandler):
             self.accounts.remove(name)
             return 200, {}
         return 200, {"name": name}
+
+    def _policy(self, verb: str, path: str, body: Any) -> tuple[int, dict[str, Any]]:
+        resource = path.partition(":")[0]
+        if verb == "POST" and self.policy_refusals:
+            code, words = self.policy_refusals.pop(0)
+            return code, {"error": {"code": code, "message": words}}
+        if verb == "POST":
+            bindings = body["policy"].get("bindings", [])
+            self.policies[resource] = [(b["role"], m) for b in bindings for m in b["members"]]
+        granted = self.policies.get(resource, [])
+        roles = dict.fromkeys(role for role, _ in granted)
+        bindings = [{"role": r, "members": [m for q, m in granted if q == r]} for r in roles]
+        return 200, {"version": 1, "etag": "e", **({"bindings": bindings} if bindings else {})}
 
 
 def _snake(method: str) -> str:

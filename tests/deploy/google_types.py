@@ -10,11 +10,12 @@ import proto  # type: ignore[import-untyped]
 from google.cloud import aiplatform_v1, run_v2
 
 from modelport.deploy.base import Call, Plan, Result
+from modelport.deploy.google.place import REST
 from modelport.deploy.google.traffic import REVISIONS, SHARES
 
 MODULES = {"run": run_v2, "aiplatform": aiplatform_v1}
 #: Calls that are not one method of a client.
-OTHERS = ("iam.projects.serviceAccounts", "undeploy_models", "delete_endpoint_with_models")
+OTHERS = (*REST, "undeploy_models", "undeploy_version", "delete_endpoint_with_models")
 
 #: Fields that the documentation calls required, and the API itself fills in.
 _FILLED = {("Service", "template"), ("Model", "display_name")}

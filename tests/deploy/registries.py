@@ -100,6 +100,8 @@ class Front(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     registry = ""
     rule: Rule
+    #: Whether the registry's answer gets lost.
+    lost: Rule
 
     def handle_one(self) -> None:
         self.seen.append((self.command, self.path, dict(self.headers)))  # type: ignore[attr-defined]
@@ -111,13 +113,17 @@ class Front(BaseHTTPRequestHandler):
         upstream.request(self.command, self.path, self.rfile.read(length), dict(self.headers))
         answer = upstream.getresponse()
         body = answer.read()
+        upstream.close()
+        if type(self).lost(self):
+            self.connection.close()
+            self.close_connection = True
+            return
         self.send_response(answer.status)
         for key, value in answer.headers.items():
             if key.lower() not in ("transfer-encoding", "connection", "date"):
                 self.send_header(key, value)
         self.end_headers()
         self.wfile.write(body)
-        upstream.close()
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = handle_one  # noqa: N815
 
@@ -135,11 +141,12 @@ class Front(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def running_front(
-    registry: str, rule: Rule
+    registry: str, rule: Rule, lost: Rule = lambda _: False
 ) -> Iterator[tuple[str, list[tuple[str, str, dict[str, str]]]]]:
     """A front with a rule; its address, and the requests that it has seen."""
     seen: list[tuple[str, str, dict[str, str]]] = []
-    handler = type("H", (Front,), {"registry": registry, "rule": staticmethod(rule), "seen": seen})
+    parts = {"rule": staticmethod(rule), "lost": staticmethod(lost), "seen": seen}
+    handler = type("H", (Front,), {"registry": registry, **parts})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -166,6 +173,7 @@ class TokenServer:
         self._key: Any = serialization.load_pem_private_key(key.read_bytes(), None)
         self._basic = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
         self.refresh = uuid.uuid4().hex
+        self.most_scopes = 9
         self.asked: list[tuple[str, dict[str, list[str]]]] = []
 
     def settings(self, address: str) -> dict[str, Any]:
@@ -181,6 +189,9 @@ class TokenServer:
 
     def rule(self, front: Front) -> bool:
         query = parse_qs(urlsplit(front.path).query)
+        if len(query.get("scope", ())) > self.most_scopes:
+            front.answer(403, b'{"errors":[{"code":"DENIED","message":"too much"}]}')
+            return True
         if front.command == "POST":
             query = parse_qs(front.rfile.read(int(front.headers["Content-Length"])).decode())
         self.asked.append((front.command, query))
@@ -192,20 +203,22 @@ class TokenServer:
             front.answer(401, b'{"errors":[{"code":"UNAUTHORIZED","message":"wrong password"}]}')
             return True
         key = "access_token" if front.command == "POST" else "token"
-        front.answer(200, json.dumps({key: self._token(query["scope"][0])}).encode())
+        front.answer(200, json.dumps({key: self._token(query["scope"])}).encode())
         return True
 
-    def _token(self, scope: str) -> str:
+    def _token(self, scopes: list[str]) -> str:
         from cryptography.hazmat.primitives.asymmetric import padding
         from cryptography.hazmat.primitives.hashes import SHA256
         from cryptography.hazmat.primitives.serialization import Encoding
         from cryptography.x509 import load_pem_x509_certificate
 
-        kind, name, actions = scope.split(":")
         certificate = load_pem_x509_certificate(self.certificate.read_bytes())
         chain = base64.b64encode(certificate.public_bytes(Encoding.DER)).decode()
         now = int(time.time())
-        access = [{"type": kind, "name": name, "actions": actions.split(",")}]
+        access = [
+            {"type": kind, "name": name, "actions": actions.split(",")}
+            for kind, name, actions in (scope.split(":") for scope in scopes)
+        ]
         parts = [
             {"typ": "JWT", "alg": "RS256", "x5c": [chain]},
             {"iss": "tests", "sub": "u", "aud": "tests", "exp": now + 300, "nbf": now - 10,

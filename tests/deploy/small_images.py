@@ -11,13 +11,14 @@ import jsonschema
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT4
 
-from modelport.deploy.images.base import Base, Platform, open_base
+from modelport.deploy.images.base import Base, open_base
 from modelport.deploy.images.layers import GZIP_LAYER, Entry, write_layer
 from modelport.deploy.images.layout import (
     CONFIG,
     MANIFEST,
     Layout,
 )
+from modelport.deploy.images.platforms import Platform
 
 AMD64 = Platform("linux", "amd64")
 SCHEMAS = Path(__file__).with_name("oci_schema")

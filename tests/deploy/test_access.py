@@ -97,6 +97,29 @@ def test_sagemaker_through_boto3(
     assert all("eu-west-1/sagemaker" in h["authorization"] for h in seen)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sagemaker://eu-west-1/churn?profile=the+team",
+        "lambda://eu-west-1/churn?qualifier=live&profile=the+team",
+    ],
+)
+def test_the_credentials_are_those_of_the_profile(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config"
+    keys = "aws_access_key_id = AKIDTEAM\naws_secret_access_key = example\n"
+    config.write_text(f"[profile 'the team']\n{keys}")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDSOMEBODYELSE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "example")
+    name = url.partition(":")[0]
+    carrier = find_adapter("access", name).load().open(url)
+    assert carrier._client._request_signer._credentials.access_key == "AKIDTEAM"
+    with pytest.raises(InputError, match="nobody"):
+        find_adapter("access", name).load().open(url.replace("the+team", "nobody"))
+
+
 @pytest.mark.usefixtures("aws")
 def test_other_answers_through_boto3(
     server: RunningServer, package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -14,9 +14,13 @@ from moto import mock_aws
 
 from modelport.core.errors import ConflictError, ModelportError, NotFoundError, PlatformError
 from modelport.deploy.appliers import aws
-from modelport.deploy.appliers.aws import AwsApplier, AwsConnection, plain, to_request, translate
+from modelport.deploy.appliers.aws import AwsApplier, AwsConnection
+from modelport.deploy.aws.errors import translate
 from modelport.deploy.aws.place import PAIRS
+from modelport.deploy.aws.remains import configurations, deletions
 from modelport.deploy.aws.roles import allow, policy
+from modelport.deploy.aws.states import STATES
+from modelport.deploy.aws.words import plain, to_request, without_itself
 from modelport.deploy.base import Call
 
 REGION = {"region": "eu-west-1"}
@@ -192,9 +196,131 @@ def test_what_is_deleted_is_waited_for_until_it_is_gone(connection: AwsConnectio
 
 
 def test_every_state_can_be_asked_for() -> None:
-    for name, state in aws._STATES.items():
+    for name, state in STATES.items():
         clients = ("sagemaker", "lambda", "cloudformation")
         assert any(
             hasattr(boto3.client(c, region_name="eu-west-1"), state.operation) for c in clients
         ), name
         assert not state.good & state.busy
+
+
+def test_what_is_another_one_is_a_conflict(
+    connection: AwsConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Client:
+        def describe_endpoint(self, **_: Any) -> dict[str, str]:
+            return {"EndpointStatus": "InService", "EndpointConfigName": "new"}
+
+    monkeypatch.setattr(connection, "_client", lambda service: Client())
+
+    def waited(**more: Any) -> Any:
+        reading = call(
+            "sagemaker", "DescribeEndpoint",
+            wait={"until": "endpoint-settled", "address": "sagemaker://x", **more},
+        )  # fmt: skip
+        return connection.wait(reading, {"EndpointName": "e"}, {}, print)
+
+    for word, agreeing, other in (("is", "new", "old"), ("not", "old", "new")):
+        found = waited(**{word: {"EndpointConfigName": agreeing}})
+        assert found["Address"] == "sagemaker://x"
+        with pytest.raises(ConflictError):
+            waited(**{word: {"EndpointConfigName": other}})
+
+
+def test_an_update_that_goes_on_is_not_taken_for_the_one_that_is_there(
+    connection: AwsConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = {"EndpointStatus": "Updating", "EndpointConfigName": "old"}
+    updates: list[str] = []
+
+    class Client:
+        def describe_endpoint(self, **_: Any) -> dict[str, str]:
+            return state
+
+        def update_endpoint(self, **asked: Any) -> dict[str, str]:
+            updates.append(asked["EndpointConfigName"])
+            return {}
+
+    monkeypatch.setattr(connection, "_client", lambda service: Client())
+    back = {"EndpointName": "e", "EndpointConfigName": "old"}
+    connection.call(call("sagemaker", "UpdateEndpoint"), back)
+    assert updates == ["old"]
+    state["EndpointStatus"] = "InService"
+    connection.call(call("sagemaker", "UpdateEndpoint"), back)
+    assert updates == ["old"]
+
+
+def test_an_endpoint_that_is_starting_is_deleted_once_it_can_be(
+    connection: AwsConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = ["Creating", "Creating", "Failed"]
+
+    class Client:
+        def describe_endpoint(self, **_: Any) -> dict[str, str]:
+            return {"EndpointStatus": states.pop(0) if len(states) > 1 else states[0]}
+
+        def delete_endpoint(self, **_: Any) -> dict[str, str]:
+            busy = states[0] == "Creating"
+            raise refused("ValidationException", "being created" if busy else "it has friends")
+
+    monkeypatch.setattr(connection, "_client", lambda service: Client())
+    with pytest.raises(PlatformError, match="it has friends"):
+        connection.call(call("sagemaker", "DeleteEndpoint"), {"EndpointName": "e"})
+    assert states == ["Failed"]
+
+
+def test_an_alias_gets_no_weight_for_its_own_version() -> None:
+    weights = {"FunctionVersion": "7", "RoutingConfig": {"AdditionalVersionWeights": {"7": 0.1}}}
+    assert without_itself(weights)["RoutingConfig"] == {"AdditionalVersionWeights": {}}
+    weights["FunctionVersion"] = "6"
+    assert without_itself(weights)["RoutingConfig"] == {"AdditionalVersionWeights": {"7": 0.1}}
+
+
+def test_defaults_stand_for_what_an_answer_lacks(connection: AwsConnection) -> None:
+    default = {"PolicyDocument": "{}", "PolicyName": "none"}
+    read = call("iam", "GetRolePolicy", wait={"missing": "allowed", "default": default})
+    asked = {"RoleName": "r", "PolicyName": "p"}
+    assert connection.call(read, asked) == default
+    connection.call(call("iam", "CreateRole"), ROLE)
+    document = json.dumps(policy([allow("Log", ["logs:PutLogEvents"], "arn:aws:logs:x:1:y")]))
+    connection.call(call("iam", "PutRolePolicy"), {**asked, "PolicyDocument": document})
+    found = connection.call(read, asked)
+    assert found["PolicyName"] == "p"
+    assert json.loads(found["PolicyDocument"]) == json.loads(document)  # text, as it is put back
+
+
+def test_a_stack_s_failure_has_the_reasons_of_its_resources(
+    connection: AwsConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Client:
+        def describe_stacks(self, **_: Any) -> Any:
+            return {"Stacks": [{"StackStatus": "ROLLBACK_COMPLETE"}]}
+
+        def describe_stack_events(self, **_: Any) -> Any:
+            return {"StackEvents": [
+                {"LogicalResourceId": "Stage", "ResourceStatus": "CREATE_FAILED",
+                 "ResourceStatusReason": "cancelled"},
+                {"LogicalResourceId": "Api", "ResourceStatus": "CREATE_FAILED",
+                 "ResourceStatusReason": "too many APIs"},
+                {"LogicalResourceId": "Api", "ResourceStatus": "CREATE_IN_PROGRESS"},
+            ]}  # fmt: skip
+
+    monkeypatch.setattr(connection, "_client", lambda service: Client())
+    create = call("cloudformation", "CreateStack", wait={"until": "stack-complete"})
+    with pytest.raises(PlatformError, match="Api: too many APIs; Stage: cancelled"):
+        connection.wait(create, {"StackName": "s"}, {}, print)
+
+
+def test_an_endpoint_s_remains_are_its_own(connection: AwsConnection) -> None:
+    client = boto3.client("sagemaker", region_name="eu-west-1")
+    names = [
+        f"churn-{'0a' * 6}-{'1b' * 4}", f"churn-models-{'1b' * 4}",
+        f"churn-two-{'0a' * 6}-{'1b' * 4}", "churn-mine", f"my-churn-{'0a' * 6}-{'1b' * 4}",
+    ]  # fmt: skip
+    for name in names:
+        client.create_model(ModelName=name, ExecutionRoleArn="arn:aws:iam::123456789012:role/r")
+        variant = {"VariantName": "main", "ModelName": name, "InstanceType": "ml.m5.large",
+                   "InitialInstanceCount": 1}  # fmt: skip
+        client.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    assert sorted(configurations(client, "churn")) == sorted(names[:2])
+    assert ("delete_model", {"ModelName": names[0]}) in deletions(client, "churn")

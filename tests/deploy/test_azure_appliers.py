@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 
-from modelport.core.errors import NotFoundError, ParityError, PlatformError
+from modelport.core.errors import InputError, NotFoundError, ParityError, PlatformError
 from modelport.core.package import Package
 from modelport.deploy import stage
 from modelport.deploy.appliers import azure as resource_manager
 from modelport.deploy.appliers import azureml
-from modelport.deploy.base import Footprint, Plan
+from modelport.deploy.azure.traffic import shift
+from modelport.deploy.base import Plan
+from modelport.deploy.service import Footprint
 from tests.serve.certificates import Certificates
 
 from .azure_fake import Fake, Token, azure
@@ -176,6 +178,76 @@ def test_azureml_copies_traffic(fake: Fake, package: Package, footprint: Footpri
     assert inside["mirrorTraffic"] == {plan.connection["deployment"]: 20}
 
 
+def test_azureml_what_got_copies_gets_a_part(
+    fake: Fake, package: Package, footprint: Footprint
+) -> None:
+    """Azure takes no copy for what has live traffic."""
+    other(fake)
+    stage.apply(ml_plan(package, footprint, "mirror=20", "traffic=0"), agree, quiet)
+    plan = ml_plan(package, footprint, "traffic=30")
+    with pytest.raises(KeyboardInterrupt):
+        stage.apply(plan, agree, lambda line: stop(line, "give m-"))
+    inside = fake.things[ENDPOINT]["properties"]
+    assert (inside["traffic"], inside["mirrorTraffic"]) == (
+        {"m-before": 100}, {plan.connection["deployment"]: 20},
+    )  # fmt: skip
+    stage.apply(plan, agree, quiet)
+    inside = fake.things[ENDPOINT]["properties"]
+    assert inside["traffic"] == {"m-before": 70, plan.connection["deployment"]: 30}
+    assert inside["mirrorTraffic"] == {}
+
+
+def stop(line: str, start: str) -> None:
+    """Ctrl-C while something is waited for."""
+    if line.startswith(start) and line.endswith("InProgress"):
+        raise KeyboardInterrupt
+
+
+def test_azureml_an_old_deployment_that_cannot_be_deleted(
+    fake: Fake, package: Package, footprint: Footprint
+) -> None:
+    """The new one serves already, verified: nothing is taken back, but it is said."""
+    old = other(fake)
+    fake.refuse["DELETE", "/deployments/m-before"] = (403, "ScopeLocked", "it is locked")
+    plan, lines = ml_plan(package, footprint, "keep-old=no"), list[str]()
+    stage.apply(plan, agree, lines.append)
+    assert traffic(fake) == {plan.connection["deployment"]: 100}
+    assert old in fake.things
+    assert any("m-before could not be deleted" in line and "locked" in line for line in lines)
+
+
+def test_azureml_waits_for_what_was_interrupted(
+    fake: Fake, package: Package, footprint: Footprint
+) -> None:
+    """A deployment that is still being made cannot be deleted; Azure says so with 409."""
+    plan = ml_plan(package, footprint)
+    answer, busy = fake.answer, [2]
+
+    def at_first_not(method: str, path: str, body: bytes) -> Any:
+        if method == "DELETE" and path.endswith(deployed(plan)[-10:]) and busy[0]:
+            busy[0] -= 1
+            words = {"code": "Conflict", "message": "Another operation is in progress"}
+            return 409, {"error": words}, {}
+        return answer(method, path, body)
+
+    fake.answer = at_first_not  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        stage.apply(plan, agree, lambda line: stop(line, "start the deployment"))
+    assert busy == [0]
+    assert deployed(plan) not in fake.things
+
+
+def test_azureml_an_identity_that_may_pull(
+    fake: Fake, package: Package, footprint: Footprint
+) -> None:
+    own = f"{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/puller"
+    plan = ml_plan(package, footprint, f"identity={own}")
+    stage.apply(plan, agree, quiet)
+    sent = fake.things[ENDPOINT]["identity"]
+    assert (sent["type"], list(sent["userAssignedIdentities"])) == ("UserAssigned", [own])
+    assert "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action" in plan.rights
+
+
 def test_azureml_other_answers_are_taken_back(
     fake: Fake, package: Package, footprint: Footprint
 ) -> None:
@@ -301,7 +373,7 @@ def test_azureml_callers_are_let_in(
 def test_shares_make_a_hundred(
     shares: dict[str, int], percent: int, fill: bool, wanted: dict[str, int]
 ) -> None:
-    assert azureml.shift(shares, "n", percent, fill=fill) == wanted
+    assert shift(shares, "n", percent, fill=fill) == wanted
 
 
 @pytest.mark.parametrize("target", ["azureml", "azure-functions"])
@@ -405,18 +477,22 @@ def test_functions_a_new_app_that_fails_is_taken_away(
     fake: Fake, package: Package, footprint: Footprint
 ) -> None:
     template_makes_the_app(fake, states=({"status": 3, "status_text": "hash mismatch"},))
+    lines: list[str] = []
     with pytest.raises(PlatformError, match="hash mismatch"):
-        stage.apply(functions_plan(package, footprint), agree, quiet)
+        stage.apply(functions_plan(package, footprint), agree, lines.append)
     assert SITE not in fake.things
+    assert not any("new code" in line for line in lines)
 
 
 def test_functions_an_app_that_exists_is_never_taken_away(
     fake: Fake, package: Package, footprint: Footprint
 ) -> None:
     published(fake)
+    lines: list[str] = []
     with pytest.raises(ParityError):
-        stage.apply(functions_plan(package, footprint), differ, quiet)
+        stage.apply(functions_plan(package, footprint), differ, lines.append)
     assert SITE in fake.things
+    assert any("goes on with the new code" in line for line in lines), "nobody may think otherwise"
     assert not [asked for asked in fake.asked if asked.startswith("DELETE")]
 
 
@@ -461,6 +537,39 @@ def test_functions_callers_are_let_in(fake: Fake, package: Package, footprint: F
     connection = resource_manager.AzureApplier().connect(plan.connection)
     assert connection.headers() == {"x-functions-key": "k"}
     assert f"POST {SITE}/host/default/listkeys" in fake.asked
+
+
+def test_functions_the_host_starts_late(fake: Fake, package: Package, footprint: Footprint) -> None:
+    """Right after publishing it has no keys yet."""
+    answer, late = fake.answer, [3]
+
+    def not_yet(method: str, path: str, body: bytes) -> Any:
+        if path.endswith("/listkeys") and late[0]:
+            late[0] -= 1
+            return 503, {"error": {"code": "ServiceUnavailable", "message": "not yet"}}, {}
+        return answer(method, path, body)
+
+    fake.answer = not_yet  # type: ignore[method-assign]
+    plan = functions_plan(package, footprint)
+    connection = resource_manager.AzureApplier().connect(plan.connection)
+    assert connection.headers() == {"x-functions-key": "k"}
+    assert "Microsoft.Web/sites/host/listkeys/action" in plan.rights
+
+
+def test_functions_with_a_key_of_their_own(
+    fake: Fake, package: Package, footprint: Footprint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The verification has to show it, too."""
+    secret = "api-key-secret=https://keys.vault.azure.net/secrets/churn"
+    plan = functions_plan(package, footprint, secret)
+    connection = resource_manager.AzureApplier().connect(plan.connection)
+    monkeypatch.delenv("MODELPORT_API_KEY", raising=False)
+    with pytest.raises(InputError, match="MODELPORT_API_KEY has none"):
+        connection.headers()
+    monkeypatch.setenv("MODELPORT_API_KEY", "open-sesame-open-sesame")
+    assert connection.headers() == {
+        "x-functions-key": "k", "x-api-key": "open-sesame-open-sesame",
+    }  # fmt: skip
 
 
 def test_no_token_is_ever_printed(

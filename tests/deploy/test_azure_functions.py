@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,8 +20,11 @@ from modelport.core.errors import InputError, LimitError
 from modelport.core.package import Package
 from modelport.deploy import show, stage
 from modelport.deploy.azure.archive import archive
-from modelport.deploy.base import Footprint, Plan
+from modelport.deploy.base import Plan
 from modelport.deploy.limits import read_limits
+from modelport.deploy.service import Footprint
+from modelport.deploy.verify.base import EndpointModel
+from modelport.deploy.verify.protocols import find_protocol
 from tests.clients import run_client
 
 from .checkov import assert_clean
@@ -88,7 +92,8 @@ def test_the_plan_with_everything_set(package: Package, footprint: Footprint) ->
 def test_the_archive_answers_as_the_package_does(
     package: Package, footprint: Footprint, tmp_path: Path, level: str
 ) -> None:
-    site = unpacked(plan_of(package, footprint, f"auth={level}"), tmp_path / "site")
+    key = (f"api-key-secret={SECRET}",) if level == "anonymous" else ()
+    site = unpacked(plan_of(package, footprint, f"auth={level}", *key), tmp_path / "site")
     golden = package.golden()
     assert golden is not None
     (site / "rows.json").write_text(json.dumps(golden.inputs["x"].tolist()))
@@ -149,28 +154,121 @@ def requirements_of(names: list[str]) -> set[str]:
     return needed
 
 
-def test_the_code_starts_without_what_is_left_out(
+WORKER = """
+import asyncio, enum, json, sys, types
+for name in ("granian", "uvloop", "httptools", "grpc", "awslambdaric"):
+    sys.modules[name] = None
+azure, functions = types.ModuleType("azure"), types.ModuleType("azure.functions")
+functions.AuthLevel = enum.Enum("AuthLevel", "ANONYMOUS FUNCTION ADMIN")
+functions.AsgiFunctionApp = lambda app, http_auth_level: app
+azure.functions = functions
+sys.modules.update({"azure": azure, "azure.functions": functions})
+sys.path.insert(0, SITE)
+from function_app import app
+
+async def ask(path, document):
+    sent, body = [], json.dumps(document).encode()
+    async def receive():
+        return {"type": "http.request", "body": body, "more_body": False}
+    async def send(message):
+        sent.append(message)
+    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(),
+             "query_string": b"", "headers": [(b"content-type", b"application/json")],
+             "http_version": "1.1", "scheme": "https"}
+    await app(scope, receive, send)
+    return [sent[0]["status"], b"".join(m.get("body", b"") for m in sent[1:]).decode()]
+
+async def both():
+    return [await ask(path, DOCUMENT) for path in PATHS]
+
+print(json.dumps(asyncio.run(both())))
+"""
+
+
+def worker(site: Path, key: str = "", **values: Any) -> subprocess.CompletedProcess[str]:
+    """What Azure's worker does with the unpacked archive, without its package."""
+    given = {"SITE": str(site), "PATHS": [], "DOCUMENT": {}, **values}
+    head = "".join(f"{name} = {value!r}\n" for name, value in given.items())
+    return subprocess.run(
+        [sys.executable, "-c", head + WORKER], capture_output=True, text=True, timeout=120,
+        check=False, cwd=site.parent,
+        env={**os.environ, **({"MODELPORT_API_KEY": key} if key else {})},
+    )  # fmt: skip
+
+
+def test_the_planned_endpoint_is_where_it_answers(
     package: Package, footprint: Footprint, tmp_path: Path
 ) -> None:
-    """The path of a request imports none of the packages that only a server of its own needs."""
-    site = unpacked(plan_of(package, footprint), tmp_path / "site")
-    program = (
-        "import sys\n"
-        "for name in ('granian', 'uvloop', 'httptools', 'grpc', 'awslambdaric'):\n"
-        "    sys.modules[name] = None\n"
-        f"sys.path.insert(0, {str(site)!r})\n"
-        "from modelport.serve.embed import load_app\n"
-        "from modelport.serve.base import Request\n"
-        "import modelport.serve.functions\n"
-        f"app = load_app([{str(site / 'models' / 'churn')!r}])\n"
-        "answer = app.answer(Request('GET', '/v2/health/ready', {}, b''))\n"
-        "assert answer.status == 200, answer\n"
+    """As `verify` asks it, and from the root on; with none of what is left out of the lock."""
+    plan = plan_of(package, footprint)
+    site = unpacked(plan, tmp_path / "site")
+    golden = package.golden()
+    assert golden is not None
+    model = EndpointModel(
+        str(plan.endpoint), "", "", package.manifest.name, package.manifest.signature
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False,
-        cwd=tmp_path,
-    )  # fmt: skip
+    ask = find_protocol(plan.protocol).encode(golden.inputs, model)
+    paths = [ask.path, ask.path.removeprefix("/api")]
+    assert len(set(paths)) == 2
+    done = worker(site, PATHS=paths, DOCUMENT=json.loads(ask.body))
     assert done.returncode == 0, done.stderr
+    (expected,) = golden.outputs.values()
+    for status, body in json.loads(done.stdout):
+        assert status == 200, body
+        (output,) = json.loads(body)["outputs"]
+        assert np.array_equal(np.array(output["data"], expected.dtype), expected.ravel())
+
+
+def test_a_secret_that_cannot_be_read_is_not_the_key(
+    package: Package, footprint: Footprint, tmp_path: Path
+) -> None:
+    """Azure leaves the reference as it stands, and that is written in the template."""
+    plan = plan_of(package, footprint, f"api-key-secret={SECRET}")
+    site = resource(plan, "Microsoft.Web/sites")["properties"]["siteConfig"]["appSettings"]
+    settings = {item["name"]: item["value"] for item in site}
+    done = worker(unpacked(plan, tmp_path / "site"), key=settings["MODELPORT_API_KEY"])
+    assert done.returncode != 0
+    assert "cannot read the Key Vault secret" in done.stderr
+
+
+def test_the_app_may_read_its_one_secret(package: Package, footprint: Footprint) -> None:
+    plan = plan_of(package, footprint, f"api-key-secret={SECRET}")
+    template = json.loads(text_of(plan, "azuredeploy.json"))["resources"]
+    roles = [item for item in template if item["type"].endswith("/roleAssignments")]
+    scopes = {item["scope"]: item["name"] for item in roles}
+    assert len(scopes) == 2
+    name = scopes["Microsoft.KeyVault/vaults/keys/secrets/churn"]
+    undo = plan.calls[0].undo
+    assert undo is not None
+    first = undo.parameters["resources"][0]["id"]
+    assert first.endswith(
+        "/Microsoft.KeyVault/vaults/keys/secrets/churn"
+        f"/providers/Microsoft.Authorization/roleAssignments/{name}"
+    )
+    assert "Microsoft.Authorization/roleAssignments/delete" in plan.rights
+
+
+def test_hidden_files_and_folders_are_not_published(
+    package: Package, footprint: Footprint, tmp_path: Path
+) -> None:
+    folder = tmp_path / "package"
+    (folder / ".git").mkdir(parents=True)
+    (folder / ".git" / "config").write_text("token = x")
+    (folder / "manifest.json").write_text("{}")
+    with zipfile.ZipFile(io.BytesIO(archive({}, folder, "m"))) as file:
+        inside = [name for name in file.namelist() if name.startswith("models/")]
+    assert inside == ["models/m/manifest.json"]
+
+
+def test_the_lock_has_what_the_worker_s_package_requires() -> None:
+    """azure-functions 1.26 requires Werkzeug 3.1, and that MarkupSafe, which is compiled."""
+    from modelport.deploy.images.wheels import read_lock
+
+    path = Path(archive.__code__.co_filename).with_name("functions.lock")
+    pins = {pin.name: pin for pin in read_lock(str(path))}
+    assert set(pins) == {"azure-functions", "werkzeug", "markupsafe"}
+    assert "werkzeug==3.1." in pins["werkzeug"].text
+    assert pins["markupsafe"].text.count("--hash=") == 2, "one wheel for each version of Python"
 
 
 @pytest.mark.parametrize(
@@ -296,6 +394,35 @@ def test_beyond_a_limit_it_is_refused(
     with pytest.raises(LimitError, match=what) as caught:
         plan_of(package, large, *more)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("auth=anonymous",), "needs a key"),
+        (("resource-group=a b",), "not a resource-group"),
+        (("location=West Europe",), "not a location"),
+        (("app=x'); drop",), "not a app"),
+        (("subnet=default",), "not a subnet"),
+        (("timeout=0",), "not a time-out"),
+        (("always-ready=5", "max-instances=4"), "always-ready is 5"),
+        ((f"api-key-secret={SECRET}/)",), "no URI"),
+        (("api-key-secret=https://evil.example/secrets/x",), "no URI"),
+    ],
+)
+def test_settings_that_cannot_be(
+    package: Package, footprint: Footprint, more: Any, words: str
+) -> None:
+    settings = {pair.partition("=")[0]: pair for pair in (*WHERE, *more)}
+    with pytest.raises(InputError, match=words):
+        stage.plan(package, "azure-functions", list(settings.values()), footprint=footprint)
+
+
+def test_groups_are_quoted_in_commands(package: Package, footprint: Footprint) -> None:
+    """Azure allows parentheses in their names."""
+    settings = [*(p for p in WHERE if "group" not in p), "resource-group=models(eu)"]
+    plan = stage.plan(package, "azure-functions", settings, footprint=footprint)
+    assert any("--resource-group 'models(eu)'" in command for command in plan.commands)
 
 
 def test_every_limit_of_the_file_is_checked(package: Package, footprint: Footprint) -> None:

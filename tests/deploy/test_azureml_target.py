@@ -19,8 +19,9 @@ import yaml
 from modelport.core.errors import InputError, LimitError
 from modelport.core.package import Package
 from modelport.deploy import show, stage
-from modelport.deploy.base import Footprint, Plan
+from modelport.deploy.base import Plan
 from modelport.deploy.limits import read_limits
+from modelport.deploy.service import Footprint
 from tests.serve import running
 
 from .golden_files import assert_golden
@@ -150,7 +151,6 @@ def test_settings_that_cannot_be(
         (["instances=51"], "instances"),
         (["name=" + "c" * 33], "name"),
         (["name=cc"], "name"),
-        (["concurrency=1001"], "concurrent"),
     ],
 )
 def test_beyond_a_limit_it_is_refused(
@@ -255,3 +255,17 @@ def written(plan: Plan) -> Iterator[Path]:
         stage.write(plan, Path(folder))
         assert sorted(os.listdir(folder)) == sorted(file.path for file in plan.files)
         yield Path(folder)
+
+
+@pytest.mark.parametrize(
+    ("image", "planned"),
+    [("shop.azurecr.io/churn", "shop.azurecr.io/churn:TAG"), ("shop.azurecr.io/churn:v1", "")],
+)
+def test_an_image_with_a_tag_gets_no_second(
+    package: Package, footprint: Footprint, image: str, planned: str
+) -> None:
+    settings = [*WHERE, f"image={image}"]
+    plan = stage.plan(package, "azureml", settings, footprint=footprint)
+    assert plan.image == (planned.replace("TAG", plan.service.tag) or image)
+    with pytest.raises(InputError, match="Shop"):
+        stage.plan(package, "azureml", [*WHERE, "image=Shop/Churn"], footprint=footprint)

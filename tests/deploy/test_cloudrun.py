@@ -16,8 +16,9 @@ from google.cloud import run_v2
 from modelport.core.errors import InputError, LimitError, NotFoundError
 from modelport.core.package import Package
 from modelport.deploy import show, stage
-from modelport.deploy.appliers.google import build_request
-from modelport.deploy.base import Footprint, Plan
+from modelport.deploy.base import Plan
+from modelport.deploy.google.messages import build_request
+from modelport.deploy.service import Footprint
 from tests.serve.test_platforms import PlatformServer
 
 from .golden_files import assert_golden
@@ -29,6 +30,13 @@ PUBLIC = ["public=true", "key-secret=churn-key:3", "percent=10", "service-accoun
 VARIANTS: dict[str, list[str]] = {
     "cloudrun": LEAST,
     "cloudrun-public": [*LEAST, *PUBLIC, "cpu=2", "min-instances=1", "ingress=internal"],
+    "cloudrun-own": [
+        *LEAST,
+        "public=true",
+        "key-secret=churn-key:3",
+        "generation=gen2",
+        "memory=1Gi",
+    ],
     "cloudrun-knative": ["knative=true", f"image={IMAGE}", "name=churn-v2", "ingress=internal"],
 }
 MIB = 1 << 20
@@ -64,10 +72,10 @@ def test_golden(variant: str, make: Make, package: Package) -> None:
 # The API's own types -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", ["cloudrun", "cloudrun-public"])
+@pytest.mark.parametrize("variant", ["cloudrun", "cloudrun-public", "cloudrun-own"])
 def test_every_request_builds_and_has_what_is_required(variant: str, make: Make) -> None:
     calls = [call for call in every_call(make(*VARIANTS[variant])) if is_method(call)]
-    assert len(calls) == 7
+    assert len(calls) == 7, "beside accounts and roles"
     for call in calls:
         request = build_request(call, answered(call.parameters))
         assert isinstance(request, getattr(run_v2, type(request).__name__))
@@ -103,7 +111,9 @@ def test_the_service_that_is_created(make: Make) -> None:
     assert template.timeout.total_seconds() == 60
     assert template.service_account.endswith("@acme-ml.iam.gserviceaccount.com")
     assert not service.invoker_iam_disabled
-    assert [(t.revision, t.percent) for t in service.traffic] == [(template.revision, 100)]
+    (first,) = service.traffic
+    assert (first.type_.name.rpartition("_")[2], first.percent) == ("LATEST", 100)
+    assert not first.revision, "it does not exist yet: it could not be named"
     start, live = container.startup_probe, container.liveness_probe
     assert start.failure_threshold * start.period_seconds <= 240
     for probe in (start, live):
@@ -232,7 +242,8 @@ def test_the_yaml_is_a_knative_service(variant: str, make: Make) -> None:
         assert not plan.calls
         assert not plan.applier
     else:
-        assert used == _CLOUD_RUN
+        second = {"run.googleapis.com/execution-environment"}
+        assert used == (_CLOUD_RUN | second if variant == "cloudrun-own" else _CLOUD_RUN)
 
 
 @pytest.mark.parametrize(
@@ -320,11 +331,47 @@ def test_on_a_cluster_of_ones_own_nothing_is_allowed(make: Make) -> None:
         ([*LEAST, "max-instances=0"], "0 to 0"),
         ([*LEAST, "memory=lots"], "lots"),
         ([*LEAST, "service-account=me"], "'me'"),
+        ([*LEAST, "key-secret=churn-key"], "not public has no key"),
+        ([*LEAST, "public=true", "key-secret=a b"], "no name of a secret"),
+        ([*LEAST, "public=true", "key-secret=k", "invoker=user:a@b.c"], "anybody may call"),
+        ([*LEAST, "invoker=allUsers"], "'allUsers'"),
+        ([*LEAST, "invoker=user:a@b.c; rm -r /"], "not somebody"),
+        ([*LEAST[:2], "image=Foo bar"], "Foo bar"),
+        ([*LEAST, "generation=gen2", "memory=256Mi"], "needs 512Mi"),
+        (["knative=true", "namespace=a b"], "not a namespace"),
+        (["knative=true", "service-account=A@b"], "not a service-account"),
+        (["knative=true", "key-secret=x;y/z"], "not a Secret"),
     ],
 )
 def test_settings_that_cannot_be(pairs: list[str], words: str, make: Make) -> None:
     with pytest.raises(InputError, match=words):
         make(*pairs)
+
+
+def test_a_key_in_place_of_its_secrets_name_is_not_repeated(make: Make) -> None:
+    with pytest.raises(InputError) as error:
+        make(*LEAST, "public=true", "key-secret=hunter2+hunter2/hunter2")
+    assert "hunter2" not in str(error.value)
+
+
+def test_who_may_open_a_service_to_all(make: Make) -> None:
+    """Source: Cloud Run, "Disable the Cloud Run Invoker": the right to update is not enough."""
+    assert "run.services.setIamPolicy" in make(*LEAST, *PUBLIC).rights
+    assert "run.services.setIamPolicy" not in make(*LEAST).rights
+
+
+@pytest.mark.parametrize(
+    ("image", "taken"),
+    [
+        ("europe-docker.pkg.dev/p/r/churn", True), ("eu.gcr.io/p/churn", True),
+        ("gcr.io/p/churn", True), ("me/churn", True), ("docker.io/me/churn:1", True),
+        ("registry.example/churn", False), ("docker.pkg.dev.example/churn", False),
+        ("xgcr.io/churn", False),
+    ],
+)  # fmt: skip
+def test_registries_that_cloud_run_does_not_know(make: Make, image: str, taken: bool) -> None:
+    plan = make(*LEAST[:2], f"image={image}")
+    assert any("refuses images from" in note for note in plan.notes) is not taken
 
 
 def test_ingress_is_one_of_three(make: Make) -> None:

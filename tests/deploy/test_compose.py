@@ -9,9 +9,11 @@ import re
 import shutil
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,13 @@ import yaml
 from modelport.core.errors import InputError, LimitError
 from modelport.core.package import Package
 from modelport.deploy import show, stage
-from modelport.deploy.base import Footprint, Plan
+from modelport.deploy.base import Plan
 from modelport.deploy.containers import monitoring, nginx
+from modelport.deploy.service import Footprint
 from modelport.deploy.verify import verify_endpoint
 from modelport.serve.metrics import Metrics
-from tests.deploy.built import ROOT, bridged, built, tools
-from tests.deploy.containers import Podman, base_image, base_layout, needs, podman
+from tests.deploy.built import CERTIFICATES, ROOT, bridged, built, tools
+from tests.deploy.containers import Podman, base_image, base_layout, locked, needs, podman
 from tests.deploy.golden_files import assert_golden
 from tests.serve.certificates import Certificates
 from tests.serve.running import LIMIT, free_port
@@ -68,6 +71,8 @@ def test_only_the_front_is_published(package: Package, footprint: Footprint) -> 
     document = yaml.safe_load(content(local, "compose.yaml"))
     assert document["services"]["prometheus"]["ports"] == ["127.0.0.1:9090:9090"]
     assert document["services"]["front"]["ports"] == ["127.0.0.1:8443:8443"]
+    document = yaml.safe_load(content(planned(package, footprint, "listen=::1"), "compose.yaml"))
+    assert document["services"]["front"]["ports"] == ["[::1]:443:8443"]
 
 
 def test_every_container_is_hardened(plan: Plan) -> None:
@@ -85,7 +90,7 @@ def test_without_an_image_the_dockerfile_builds_it(package: Package, footprint: 
     model = yaml.safe_load(content(plan, "compose.yaml"))["services"]["model"]
     assert model["image"] == f"churn:{plan.service.tag}"
     assert model["build"]["context"] == "./image"
-    assert set(model["build"]["additional_contexts"]) == {"model"}
+    assert set(model["build"]["additional_contexts"]) == {"model", "server"}
     assert content(plan, "image/Dockerfile")
     assert plan.image == model["image"]
     assert "modelport image --push" in plan.notes[0]
@@ -100,17 +105,25 @@ def test_keys_are_files_and_nothing_else(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize(
-    "pair", ["port=0", "port=65536", "prometheus-port=-1", "front-image=", "front-image=a b"]
-)
+    "pair",
+    [
+        "port=0", "port=65536", "prometheus-port=-1", "front-image=", "front-image=a b",
+        "prometheus-image=A", "base=", "base=a\nRUN b", "listen=here", "retention=15 d",
+        "retention=0d", "retention=${HOME}",
+    ],
+)  # fmt: skip
 def test_settings_that_cannot_be(package: Package, footprint: Footprint, pair: str) -> None:
-    with pytest.raises(InputError, match=r"not a port|not an image"):
+    with pytest.raises(InputError, match=r"not a port|not an image|not an addr|not how long"):
         planned(package, footprint, pair)
 
 
 def test_limits(package: Package, footprint: Footprint) -> None:
-    assert planned(package, footprint, "memory=6Mi")
+    with pytest.raises(InputError, match="less than the 90Mi"):
+        planned(package, footprint, "memory=6Mi")
+    guessed = replace(footprint, measured=False)
+    assert planned(package, guessed, "memory=6Mi")
     with pytest.raises(LimitError, match="5 MiB of at least 6 MiB"):
-        planned(package, footprint, "memory=5Mi")
+        planned(package, guessed, "memory=5Mi")
 
 
 # Prometheus
@@ -365,6 +378,36 @@ def test_prometheus_sees_the_server_and_its_rules(project: Running) -> None:
         until(lambda service=service: healthy(service))  # type: ignore[misc]
 
 
+#: More than nginx could keep beside itself in 128 MiB.
+_AT_ONCE = 12
+
+
+@pytest.mark.slow
+def test_the_front_keeps_bodies_within_its_memory(project: Running) -> None:
+    """Large bodies at once, which nginx keeps in /tmp: memory of the container."""
+    body = bytes(15 << 20)  # of at most 16
+    context = ssl.create_default_context(cafile=str(project.certificate))
+
+    def ask(_: int) -> int:
+        connection = http.client.HTTPSConnection("127.0.0.1", project.port, context=context)
+        try:
+            # Without a key: the server refuses it unread, once nginx has it whole.
+            length = {"Content-Length": str(len(body))}
+            connection.request("POST", "/v2/models/churn/infer", headers=length)
+            connection.send(body[:-1])
+            arrived.wait(LIMIT)
+            connection.send(body[-1:])
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    arrived = threading.Barrier(_AT_ONCE)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        assert list(pool.map(ask, range(_AT_ONCE))) == [401] * _AT_ONCE
+    state = project.podman.call("container", "inspect", project.of("front")).stdout
+    assert json.loads(state)[0]["RestartCount"] == 0
+
+
 @pytest.mark.slow
 def test_the_containers_are_as_locked_in_as_the_file_says(project: Running) -> None:
     for service in ("model", "front", "prometheus"):
@@ -379,3 +422,34 @@ def test_the_containers_are_as_locked_in_as_the_file_says(project: Running) -> N
     out = "import socket; socket.create_connection(('192.0.2.1', 80), 3)"
     done = project.podman.call("exec", project.of("model"), "python", "-c", out, check=False)
     assert "unreachable" in done.stderr
+
+
+@pytest.mark.slow
+def test_compose_builds_the_image_itself(
+    bridged: Podman, base_image: str, package: Package, footprint: Footprint, tmp_path: Path
+) -> None:
+    name = f"own{os.getpid()}"
+    plan = stage.plan(
+        package, "compose", [f"name={name}", "engine=podman", f"base={base_image}"],
+        footprint=footprint,
+    )  # fmt: skip
+    stage.write(plan, tmp_path)
+    environment = bridged.environment | {
+        "PACKAGE": str(package.path),
+        "MODELPORT": str(ROOT / "src" / "modelport"),
+    }
+    arguments = f"--format docker --network host --volume {CERTIFICATES}:{CERTIFICATES}:ro"
+    with locked("built"):
+        done = subprocess.run(
+            ["timeout", "250", _compose_program(), f"--podman-build-args={arguments}", "build",
+             "model"],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    try:
+        image = f"localhost/{plan.image}"
+        with bridged.run(image, env={"MODELPORT_ALLOW_ANONYMOUS": "1"}) as container:
+            container.wait()
+            assert container.ask("GET", "/v2/models")[1] == {"models": [package.manifest.name]}
+    finally:
+        bridged.call("rmi", "--force", image, check=False)

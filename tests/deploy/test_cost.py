@@ -1,27 +1,31 @@
-"""Loads as people write them, what a month costs, and all targets side by side."""
+"""Loads as people write them, and what a month costs."""
 
 from __future__ import annotations
 
 import math
-import socket
-import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from modelport.adapters import adapters_of
-from modelport.api.compare import compare_targets
-from modelport.core.errors import InputError, NotFoundError
+from modelport.core.errors import InputError
 from modelport.core.package import Package
-from modelport.deploy.base import Footprint, Plan, Service, Settings
-from modelport.deploy.cost import Cost, monthly_cost, read_prices
+from modelport.deploy.base import Plan, Settings
+from modelport.deploy.cost import HOURS, Cost, Load, monthly_cost, read_load, read_prices
 from modelport.deploy.limits import check_limits
-from modelport.deploy.load import HOURS, Load, read_load
+from modelport.deploy.service import Footprint, Service
 from modelport.deploy.settings import setting
 
 DAY = HOURS / 24
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was measured there."""
+    monkeypatch.setenv("HOME", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -80,6 +84,8 @@ class Chosen(Settings):
     always_ready: int = setting(0, "x")
     instances: int = setting(1, "x")
     instance_type: str = setting("", "x")
+    concurrency: int = setting(0, "x")
+    utilization: int = setting(0, "x")
     mode: str = setting("", "x")
     front: str = setting("", "x")
     architecture: str = setting("", "x")
@@ -96,12 +102,11 @@ def cost(
 
 
 def price(target: str, name: str) -> float:
-    return read_prices()[1][target, name]
+    return read_prices().counted[target, name].price
 
 
 def machine(target: str, name: str) -> float:
-    (found,) = [m for m in read_prices()[2][target] if m.name == name]
-    return found.price
+    return read_prices().machines[target, name].price
 
 
 def test_lambda_by_hand(package: Package, footprint: Footprint) -> None:
@@ -171,6 +176,15 @@ def test_kubernetes_counts_what_pods_request(package: Package, footprint: Footpr
     assert found.usd == pytest.approx(2 * 730 * hour)
 
 
+def test_the_autoscaler_s_own_threshold_counts(package: Package, footprint: Footprint) -> None:
+    """4 processors of work: 6 pods of one at 70 %, 8 at 50 %."""
+    load = Load(40_000, HOURS)
+    at_70 = cost(package, footprint, "kubernetes", load, replicas=1, cpu="1")
+    assert at_70.driver.startswith("6 x 1 vCPU")
+    at_50 = cost(package, footprint, "kubernetes", load, replicas=1, cpu="1", utilization=50)
+    assert at_50.driver.startswith("8 x 1 vCPU")
+
+
 def test_cloud_run_is_paid_while_it_answers(package: Package, footprint: Footprint) -> None:
     seldom = cost(package, footprint, "cloudrun", Load(1e-6, HOURS), memory="1Gi")
     assert seldom.usd < 0.01
@@ -196,6 +210,113 @@ def test_azure_functions_take_the_size_of_the_plan_s_instance(
     assert found.usd == pytest.approx(expected)
 
 
+def test_always_ready_instances_are_paid_at_two_rates(
+    package: Package, footprint: Footprint
+) -> None:
+    """One is busy all the time, of two that are always ready: no instance is paid on demand."""
+    found = cost(
+        package, footprint, "azure-functions", Load(1000, HOURS), memory="2Gi", always_ready=2
+    )
+    seconds = 730 * 3600
+    expected = 2 * seconds * 2 * price("azure-functions", "ready-memory")
+    expected += seconds * 2 * price("azure-functions", "ready-execution")
+    expected += 1000 * seconds * price("azure-functions", "requests")
+    assert found.usd == pytest.approx(expected)
+
+
+def test_long_requests_count_more_than_once_at_an_http_api(
+    package: Package, footprint: Footprint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = cost(package, footprint, "lambda", memory="1Gi", front="http-api").usd
+    monkeypatch.setattr(Service, "request_bytes", 513 << 10)
+    large = cost(package, footprint, "lambda", memory="1Gi", front="http-api").usd
+    assert small is not None
+    assert large == pytest.approx(small + 10 * 3600 * 730 * 1e-6)
+
+
+def test_requests_that_wait_hold_an_instance_as_well_as_those_that_compute(
+    package: Package, footprint: Footprint
+) -> None:
+    """100 requests a second of 0.5 s each are 50 at a time: at 10 per instance, five of them."""
+    slow = replace(footprint, latency=0.5)
+    found = cost(
+        package, slow, "azureml", Load(100, HOURS), instance_type="Standard_F2s_v2", concurrency=10
+    )
+    assert found.driver.startswith("5 x")
+    run = cost(package, slow, "cloudrun", Load(100, 1), memory="1Gi", concurrency=10)
+    assert ", 5 h of" in run.driver
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounded(Chosen):
+    """With what bounds a service."""
+
+    max_instances: int = setting(0, "x")
+    max_replicas: int = setting(2, "x")
+    max_concurrency: int = setting(20, "x")
+    reserved_concurrency: int = setting(0, "x")
+
+
+@pytest.mark.parametrize(
+    ("target", "chosen", "short"),
+    [
+        ("sagemaker", {"instance_type": "ml.m5.large"}, "need 8 of its servers, and there are at "
+         "most 1: --set max-instances=8"),
+        ("sagemaker", {"instance_type": "ml.m5.large", "max_instances": 7}, "max-instances=8"),
+        ("sagemaker", {"instance_type": "ml.m5.large", "max_instances": 8}, ""),
+        ("sagemaker", {"instance_type": "ml.m5.large", "instances": 8}, ""),
+        ("sagemaker", {"mode": "serverless"}, "need 100 requests at a time, and there are at most "
+         "20: --set max-concurrency=100"),
+        ("sagemaker", {"mode": "serverless", "max_concurrency": 100}, ""),
+        ("vertex", {"instance_type": "e2-standard-2"}, "max-replicas=8"),
+        ("azureml", {"instance_type": "Standard_F2s_v2"}, "max-instances=8"),
+        ("cloudrun", {"max_instances": 10}, "max-instances=15"),
+        ("cloudrun", {"max_instances": 15}, ""),
+        ("azure-functions", {"memory": "2Gi", "max_instances": 10}, "max-instances=15"),
+        ("lambda", {"memory": "1769Mi"}, "need 1100 environments at a time, and there are at most "
+         "1000: --set reserved-concurrency=1100"),
+        ("lambda", {"memory": "1769Mi", "reserved_concurrency": 1100}, ""),
+        ("kubernetes", {"cpu": "1"}, "max-replicas=15"),
+    ],
+)  # fmt: skip
+def test_what_does_not_carry_the_load_says_what_would(
+    package: Package, footprint: Footprint, target: str, chosen: dict[str, Any], short: str
+) -> None:
+    """100 requests a second of 0.1 s of processor time keep 10 / 0.7 processors busy: 15.
+
+    Where one is answered at a time, what counts is how long it takes: here a second or more.
+    """
+    rate, latency = (1000, 1.099) if target == "lambda" else (100, 0.1)
+    latency = 1.0 if chosen.get("mode") == "serverless" else latency
+    heavy = replace(footprint, latency=latency, processor=0.1)
+    plan = Plan(target, Service("churn", package, None, heavy))
+    found = monthly_cost(plan, Bounded(**chosen), Load(rate, HOURS))
+    assert found.usd is not None
+    assert short in found.short
+    assert bool(short) == bool(found.short)
+
+
+def test_a_price_that_was_not_read_is_marked(package: Package, footprint: Footprint) -> None:
+    for target, chosen in [
+        ("lambda", {"front": "http-api"}),
+        ("lambda", {"architecture": "arm64"}),
+        ("cloudrun", {}),
+        ("vertex", {"instance_type": "e2-standard-2"}),
+        ("kubernetes", {}),
+    ]:
+        found = cost(package, footprint, target, **chosen)
+        used = {
+            "lambda": ["memory-arm"] if chosen.get("architecture") else ["memory", "http-api"],
+            "cloudrun": ["vcpu", "memory", "requests"],
+            "kubernetes": ["vcpu", "memory"],
+            "vertex": [],
+        }[target]
+        read = all(read_prices().counted[target, name].read for name in used)
+        read &= target != "vertex" or read_prices().machines["vertex", "e2-standard-2"].read
+        assert found.read == read
+        assert found.text.endswith(" *") == (not read)
+
+
 @pytest.mark.parametrize("target", [adapter.name for adapter in adapters_of("target")])
 def test_more_requests_never_cost_less(package: Package, footprint: Footprint, target: str) -> None:
     names = {"sagemaker": "ml.m5.large", "vertex": "e2-standard-2", "azureml": "Standard_F2s_v2"}
@@ -217,13 +338,14 @@ def test_more_requests_never_cost_less(package: Package, footprint: Footprint, t
 )  # fmt: skip
 def test_costs_as_text(usd: float | None, text: str) -> None:
     assert Cost(usd, "x").text == text
+    assert Cost(usd, "x", read=False).text == (text if usd is None else f"{text} *")
 
 
 def test_the_price_file_is_whole() -> None:
     import tomllib
     from importlib.resources import files
 
-    document = tomllib.loads(files("modelport.deploy").joinpath("prices.toml").read_text())
+    document = tomllib.loads(files("modelport.deploy.cost").joinpath("prices.toml").read_text())
     targets = {adapter.name for adapter in adapters_of("target")}
     assert document["currency"] == "USD"
     assert len(document["date"].split("-")) == 3
@@ -233,79 +355,9 @@ def test_the_price_file_is_whole() -> None:
         assert row["target"] in targets
         assert 0 < row["price"] < 100
         assert row["region"]
+        assert isinstance(row["read"], bool)
         source = urlsplit(row["source"])
         assert (source.scheme, bool(source.hostname)) == ("https", True)
     for row in document["machine"]:
         assert row["vcpu"] > 0
         assert row["memory"] > 0
-
-
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise AssertionError("asked the network")
-
-    monkeypatch.setattr(socket, "create_connection", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-
-
-@pytest.mark.usefixtures("no_network")
-def test_all_targets_side_by_side(package: Package) -> None:
-    rows = compare_targets(str(package.path), load="50 rps, 8h/day")
-    assert [row["target"] for row in rows] == [adapter.name for adapter in adapters_of("target")]
-    for row in rows:
-        assert row["fits"] == "yes", row
-        assert row["cold_start"]
-        assert row["why"]
-        own = row["target"] in ("docker", "compose")
-        assert (row["cost"] is None) == own, row
-        assert row["cost_text"] == "-" if own else row["cost_text"].startswith("$ ")
-        assert all(limit["passed"] for limit in row["limits"])
-    assert rows == compare_targets(str(package.path), load="50 rps, 8h/day")
-
-
-@pytest.mark.usefixtures("no_network")
-def test_it_takes_less_than_a_second(package: Package) -> None:
-    compare_targets(str(package.path), load="50 rps, 8h/day")
-    start = time.perf_counter()
-    compare_targets(str(package.path), load="50 rps, 8h/day")
-    assert time.perf_counter() - start < 1  # the issue's own bar
-
-
-def test_without_a_load_there_is_no_cost(package: Package) -> None:
-    rows = compare_targets(str(package.path))
-    assert {(row["cost"], row["cost_text"]) for row in rows} == {(None, "-")}
-    assert {row["fits"] for row in rows} == {"yes"}
-
-
-def test_what_does_not_fit_says_why(package: Package) -> None:
-    rows = {r["target"]: r for r in compare_targets(str(package.path), ["timeout=901"])}
-    assert rows["lambda"]["fits"] == "no"
-    assert "901 s of at most 900 s" in rows["lambda"]["why"]
-    assert "https://" in rows["lambda"]["why"]
-    assert rows["docker"]["fits"] == "yes"
-
-
-def test_what_only_the_user_knows_is_named(package: Package) -> None:
-    rows = {r["target"]: r for r in compare_targets(str(package.path))}
-    assert {"project", "region"} <= set(rows["vertex"]["needs"])
-    given = ["project=real-project", "region=europe-west4"]
-    told = {r["target"]: r for r in compare_targets(str(package.path), given)}
-    assert not {"project", "region"} & set(told["vertex"]["needs"])
-
-
-def test_settings_that_nobody_has_are_refused(package: Package) -> None:
-    with pytest.raises(NotFoundError, match="colour"):
-        compare_targets(str(package.path), ["colour=red"])
-    with pytest.raises(InputError, match="not a setting"):
-        compare_targets(str(package.path), ["timeout"])
-    with pytest.raises(InputError, match="not a int"):
-        compare_targets(str(package.path), ["timeout=soon"])
-    with pytest.raises(InputError, match="not part of a load"):
-        compare_targets(str(package.path), load="some")
-
-
-def test_a_setting_of_one_target_leaves_the_others_alone(package: Package) -> None:
-    rows = {r["target"]: r for r in compare_targets(str(package.path), ["mode=serverless"])}
-    assert rows["vertex"]["fits"] == "yes"
-    assert rows["sagemaker"]["fits"] == "yes"

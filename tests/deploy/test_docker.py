@@ -6,10 +6,12 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from modelport import api
 from modelport.core.errors import (
     InputError,
     LimitError,
@@ -21,11 +23,21 @@ from modelport.core.errors import (
 from modelport.core.package import Package
 from modelport.deploy import show, stage
 from modelport.deploy.appliers.command import CommandApplier
-from modelport.deploy.base import Footprint, Plan
+from modelport.deploy.base import Plan
+from modelport.deploy.images.push import push_layout
+from modelport.deploy.service import Footprint
 from modelport.deploy.verify import verify_endpoint
-from tests.deploy.built import bridged, built
-from tests.deploy.containers import Podman, base_image, base_layout, podman
+from tests.deploy.built import NETWORK, bridged, built
+from tests.deploy.containers import (
+    CACHE,
+    Podman,
+    base_image,
+    base_layout,
+    locked,
+    podman,
+)
 from tests.deploy.golden_files import assert_golden
+from tests.deploy.registries import Layout, running_registry
 from tests.serve.running import free_port
 
 __all__ = ["base_image", "base_layout", "bridged", "built", "podman"]
@@ -98,6 +110,9 @@ def test_every_container_is_hardened(package: Package, footprint: Footprint) -> 
         (["network=-x"], "not a network"),
         (["memory=lots"], "not an amount of memory"),
         (["nonsense=1"], "nonsense"),
+        (["base=python:3.13\nRUN evil"], "not an image reference"),
+        (["base="], "not an image reference"),
+        (["image=REGISTRY/x"], "not an image reference"),
     ],
 )
 def test_settings_that_cannot_be(
@@ -108,9 +123,12 @@ def test_settings_that_cannot_be(
 
 
 def test_limits(package: Package, footprint: Footprint) -> None:
-    assert planned(package, footprint, "memory=6Mi")
+    with pytest.raises(InputError, match="less than the 90Mi"):
+        planned(package, footprint, "memory=6Mi")
+    guessed = replace(footprint, measured=False)
+    assert planned(package, guessed, "memory=6Mi")
     with pytest.raises(LimitError, match="5 MiB of at least 6 MiB"):
-        planned(package, footprint, "memory=5Mi")
+        planned(package, guessed, "memory=5Mi")
 
 
 def test_a_key_is_named_and_never_written(package: Package, footprint: Footprint) -> None:
@@ -138,7 +156,8 @@ def name(bridged: Podman, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def real(
     package: Package, footprint: Footprint, name: str, image: str, port: int, *pairs: str
 ) -> Plan:
-    settings = [f"name={name}", "engine=podman", f"image={image}", f"port={port}", *pairs]
+    settings = [f"name={name}", "engine=podman", f"image={image}", f"port={port}"]
+    settings += [f"network={NETWORK}", *pairs]
     return stage.plan(package, "docker", settings, footprint=footprint)
 
 
@@ -166,10 +185,19 @@ def test_the_dockerfile_builds_an_image_that_serves(
         written = bridged.call("exec", container.name, "touch", "/models/x", check=False)
         assert "Read-only" in written.stderr
         assert bridged.call("exec", container.name, "python", "-m", "pip", check=False).returncode
+        found = bridged.call(
+            "exec", container.name, "find", "/opt/modelport", "/models", "!", "-type", "l",
+            "(", "!", "-user", "0", "-o", "!", "-perm", "-a=r", "-o", "-perm", "/022", ")",
+        )  # fmt: skip
+        assert found.stdout == ""  # all can read it, none but root could change it
         assert container.stop(seconds=20) < 15
         assert container.exit_code() == 0
     health = bridged.call("image", "inspect", "--format", "{{.HealthCheck}}", built).stdout
     assert "/opt/modelport/bin/healthcheck" in health
+    labels = json.loads(bridged.call("image", "inspect", built).stdout)[0]["Labels"]
+    signature = json.loads(labels["io.modelport.signature"])
+    assert signature == package.manifest.signature.to_json()
+    assert labels["io.modelport.package.digest"] == package.digest
 
 
 @pytest.mark.slow
@@ -268,6 +296,43 @@ def test_an_image_that_does_not_exist(
     with pytest.raises(PlatformError, match=r"podman pull: .*127\.0\.0\.1:1"):
         stage.apply(plan, verify, quiet)
     assert containers(bridged, name) == []
+
+
+def test_an_image_from_a_registry_of_this_machine(
+    bridged: Podman, package: Package, footprint: Footprint, name: str, tmp_path: Path
+) -> None:
+    layout = Layout(tmp_path / "tiny")
+    with running_registry(tmp_path / "registry") as address:
+        digest = push_layout(layout.finish(layout.image("x")), f"{address}/tiny:1", quiet)
+        plan = real(package, footprint, name, f"{address}/tiny@{digest}", free_port())
+        connection = CommandApplier().connect(plan.connection)
+        pull = next(call for call in plan.calls if call.operation == "pull")
+        try:
+            connection.call(pull, pull.parameters)
+            assert bridged.call("image", "exists", plan.image).returncode == 0
+        finally:
+            bridged.call("rmi", "--force", plan.image, check=False)
+
+
+@pytest.mark.slow
+def test_without_a_registry_the_image_is_loaded(
+    bridged: Podman, base_layout: Path, package: Package, name: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """One command from a package to a container: no registry, no Dockerfile."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MODELPORT_BASE", f"oci:{base_layout}")
+    monkeypatch.setenv("MODELPORT_CACHE", str(CACHE))
+    settings = [f"name={name}", "engine=podman", f"port={free_port()}", f"network={NETWORK}"]
+    with locked("wheels"):
+        made = api.deploy(str(package.path), "docker", settings)
+    assert made.verified
+    assert verify_endpoint(package, made.url, "v2", quiet).agrees
+    assert containers(bridged, name) == [name]
+    assert api.deployment_status(str(package.path), "docker", settings)["package"] == package.digest
+    api.destroy(str(package.path), "docker", settings)
+    assert containers(bridged, name) == []
+    bridged.call("rmi", "--force", f"{package.manifest.name}:{made.plan.service.tag}", check=False)
 
 
 def test_an_engine_that_is_not_there_or_does_not_answer(

@@ -18,18 +18,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelport.adapters import adapters_of
-from modelport.core.errors import InputError, NotFoundError
+from modelport.core.errors import InputError
 from modelport.core.package import Package
 from modelport.deploy.diagnosis import (
-    Finding,
     connection,
     diagnose_endpoint,
-    diagnose_target,
     endpoint,
+    routes,
 )
-from modelport.deploy.diagnosis.failures import failures_of, read_failures
-from modelport.deploy.diagnosis.image import diagnose_image
 from modelport.deploy.verify import stage as verify_stage
 from tests.serve import onnx_models
 from tests.serve.certificates import Certificates
@@ -37,9 +33,9 @@ from tests.serve.packages import build_package
 from tests.serve.running import RunningServer, free_port
 
 from .front import forward, front
+from .patients import KEY, at, only, quiet, through
 
 ROWS = {"x": np.linspace(-1, 1, 32, dtype=np.float32).reshape(4, 8)}
-KEY = "correct-horse-battery-staple"
 
 
 @pytest.fixture(scope="module")
@@ -63,24 +59,6 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits long for what never answers."""
     monkeypatch.setattr(connection, "_TIMEOUT", 1.0)
     monkeypatch.setattr(connection, "USUAL_PORTS", {})
-
-
-def quiet(line: str) -> None:
-    """Nobody listens."""
-
-
-def at(server: RunningServer, path: str = "", scheme: str = "http") -> str:
-    return f"{scheme}://127.0.0.1:{server.port}{path}"
-
-
-def only(url: str, package: Package | None = None) -> Finding:
-    """The one finding."""
-    found = diagnose_endpoint(url, package, quiet)
-    assert len(found) == 1, found
-    assert found[0].symptom
-    assert found[0].cause
-    assert found[0].remedy
-    return found[0]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +91,11 @@ def test_a_name_without_an_address() -> None:
     assert "has no address" in only("http://nowhere.invalid/v2").symptom
 
 
-@pytest.mark.parametrize("url", ["ftp://host", "http://", "nonsense", "http://host:99999/"])
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://host", "http://", "nonsense", "http://host:99999/", "http://[bad", "http://a..b/",
+     "http://user:secret@127.0.0.1:1/"],
+)  # fmt: skip
 def test_no_address_at_all(url: str) -> None:
     with pytest.raises(InputError):
         diagnose_endpoint(url, None, quiet)
@@ -329,18 +311,6 @@ def test_what_front_ends_say(name: str, package: Package) -> None:
         assert re.search(cause, only(url, package).cause)
 
 
-def through(server: RunningServer, changes: Mapping[str, Any]) -> Any:
-    """A front before a server that answers some paths by itself."""
-
-    def reply(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Any:
-        answer = changes.get(path)
-        if callable(answer):
-            answer = answer()
-        return answer or forward(server.port, path, method, headers, body)
-
-    return front(reply)
-
-
 def test_a_server_that_is_not_ready(server: RunningServer, package: Package) -> None:
     changes = {"/v2/health/ready": (503, {}, b'{"error": "loading"}')}
     with through(server, changes) as url:
@@ -352,7 +322,7 @@ def test_a_server_that_is_not_ready(server: RunningServer, package: Package) -> 
 def test_a_ping_that_is_too_slow(
     server: RunningServer, package: Package, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint, "_PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(routes, "PROBE_SECONDS", 0.2)
     changes = {"/ping": lambda: time.sleep(0.3)}
     with through(server, changes) as url:
         found = only(url, package)
@@ -437,177 +407,13 @@ def test_an_inference_that_never_ends(
         assert "longer than anybody waits" in only(url, package).cause
 
 
-# What platforms say, in their own words, and the failure that it is.
-MESSAGES = {
-    "sagemaker": {
-        "The primary container for production variant AllTraffic did not pass the ping health "
-        "check. Please check CloudWatch logs for this endpoint.": "sagemaker-ping",
-        "The account-level service limit 'ml.m5.large for endpoint usage' is 0 Instances, with "
-        "current utilization of 0 Instances (ResourceLimitExceeded)": "sagemaker-quota",
-        "exec /usr/bin/python: exec format error": "exec-format",
-        'An error occurred (ModelError): Received server error (500) from primary with message "b"':
-            "sagemaker-model-error",
-    },
-    "lambda": {
-        '{"message":"Missing Authentication Token"}': "lambda-stage",
-        "The image manifest, config or layer media type for the source image is not supported.":
-            "lambda-manifest",
-        "OSError: [Errno 38] Function not implemented": "lambda-shared-memory",
-        "RequestId: 1 Error: Runtime exited with error: signal: killed": "out-of-memory",
-        '{"message": "Endpoint request timed out"}': "lambda-gateway-time-out",
-        "Request must be smaller than 6291456 bytes for the InvokeFunction operation":
-            "lambda-size",
-    },
-    "cloudrun": {
-        "The user-provided container failed to start and listen on the port defined provided by "
-        "the PORT=8080 environment variable.": "cloudrun-port",
-        "Memory limit of 512 MiB exceeded with 520 MiB used.": "out-of-memory",
-        "Error: Forbidden Your client does not have permission to get URL / from this server.":
-            "cloudrun-forbidden",
-    },
-    "vertex": {
-        "Model server never became ready. Please validate that your model file or container "
-        "configuration are valid.": "vertex-health",
-    },
-    "azureml": {
-        "ResourceNotReady: User container has crashed or terminated.": "azureml-readiness",
-        "424 Failed Dependency": "azureml-424",
-    },
-    "azure-functions": {"HTTP/1.1 401 Unauthorized": "azure-functions-key"},
-    "kubernetes": {
-        "Back-off pulling image: ImagePullBackOff": "kubernetes-pull",
-        "container has runAsNonRoot and image has non-numeric user (app), cannot verify user is "
-        "non-root": "kubernetes-non-root",
-        "Last State: Terminated, Reason: OOMKilled, Exit Code: 137": "out-of-memory",
-        "0/3 nodes are available: 3 Insufficient memory.": "kubernetes-pending",
-    },
-    "kserve": {
-        "Model with name churn does not exist.": "kserve-name",
-        "no runtime found to support predictor with model type: {modelport <nil>}":
-            "kserve-runtime",
-    },
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("target", "message"), [(t, m) for t, messages in MESSAGES.items() for m in messages]
-)
-def test_what_platforms_say(target: str, message: str) -> None:
-    found = failures_of(target, message)
-    assert MESSAGES[target][message] == found[0].id, [failure.id for failure in found]
-
-
-def test_what_nobody_knows_is_no_failure() -> None:
-    assert failures_of("", "the moon is made of cheese") == []
-
-
-def test_the_failures_are_whole() -> None:
-    rows = read_failures()
-    targets = {adapter.name for adapter in adapters_of("target")}
-    assert len({row.id for row in rows}) == len(rows)
-    for row in rows:
-        assert re.compile(row.says)
-        assert set(row.targets) <= targets, row.id
-        assert row.symptom
-        assert row.cause
-        assert row.remedy
-        assert not row.source or row.source.startswith("https://")
-    assert all(failures_of(target) for target in targets)
-
-
-@pytest.mark.parametrize("message", ["a" * 1_000_000, "0/" * 200_000, "NaN" * 100_000])
-def test_long_messages_take_no_time(message: str) -> None:
-    failures_of("", message)
-
-
-def layout(folder: Path, *configurations: dict[str, Any]) -> Path:
-    """An OCI layout of images without layers."""
-    blobs = folder / "blobs" / "sha256"
-    blobs.mkdir(parents=True)
-    (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    descriptors = []
-    for number, configuration in enumerate(configurations):
-        (blobs / f"c{number}").write_text(json.dumps(configuration))
-        manifest = {"config": {"digest": f"sha256:c{number}"}, "layers": []}
-        (blobs / f"m{number}").write_text(json.dumps(manifest))
-        descriptors.append({"digest": f"sha256:m{number}"})
-    (blobs / "index").write_text(json.dumps({"manifests": descriptors}))
-    (folder / "index.json").write_text(json.dumps({"manifests": [{"digest": "sha256:index"}]}))
-    return folder
-
-
-def image(architecture: str = "amd64", **config: Any) -> dict[str, Any]:
-    config = {"User": "65532:65532", "Entrypoint": ["modelport", "serve"], **config}
-    return {"os": "linux", "architecture": architecture, "config": config}
-
-
-def test_an_image_for_another_processor(tmp_path: Path) -> None:
-    arm = layout(tmp_path / "arm", image("arm64"))
-    for target in ("sagemaker", "lambda", "cloudrun", "vertex", "azureml", "azure-functions"):
-        found = diagnose_image(arm, target)
-        assert "the image is for linux/arm64" in found[0].symptom
-        assert "exec format error" in found[0].cause
-    assert diagnose_image(arm, "kubernetes") == []
-
-
-def test_an_image_for_several_processors(tmp_path: Path) -> None:
-    both = layout(tmp_path / "both", image("amd64"), image("arm64"))
-    assert diagnose_image(both, "cloudrun") == []
-    (found,) = diagnose_image(both, "lambda")
-    assert "index of 2 platforms" in found.symptom
-
-
-@pytest.mark.parametrize(
-    ("config", "target", "symptom"),
-    [
-        ({"User": ""}, "kubernetes", "user is root"),
-        ({"User": "0"}, "kserve", "user is 0"),
-        ({"User": "app"}, "kubernetes", "user is app"),
-        ({"Entrypoint": None}, "sagemaker", "no entry point"),
-    ],
-)
-def test_what_an_image_says_of_itself(
-    tmp_path: Path, config: dict[str, Any], target: str, symptom: str
-) -> None:
-    found = diagnose_image(layout(tmp_path / "i", image(**config)), target)
-    assert symptom in found[0].symptom
-
-
-def test_what_is_no_layout(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not an OCI image layout"):
-        diagnose_image(tmp_path, "lambda")
-    broken = layout(tmp_path / "broken", image())
-    (broken / "blobs" / "sha256" / "c0").unlink()
-    with pytest.raises(InputError, match="damaged"):
-        diagnose_image(broken, "lambda")
-    escaping = layout(tmp_path / "escaping", image())
-    (escaping / "index.json").write_text('{"manifests": [{"digest": "sha256:../../x"}]}')
-    with pytest.raises(InputError, match="not a digest"):
-        diagnose_image(escaping, "lambda")
-
-
-def test_an_unknown_target() -> None:
-    with pytest.raises(NotFoundError, match="kubernetes"):
-        diagnose_target("mainframe", None, [])
-
-
-def test_a_target_s_known_failures_are_notes_and_a_message_s_are_faults() -> None:
-    notes = diagnose_target("kubernetes", None, [])
-    assert {finding.weight for finding in notes} == {"note"}
-    (fault,) = diagnose_target("kubernetes", None, [], message="reason: CrashLoopBackOff")
-    assert fault.weight == "fault"
-    (unknown,) = diagnose_target("kubernetes", None, [], message="\x00\n\n")
-    assert unknown.weight == "note"
-
-
-def test_a_setting_that_is_missing_is_a_fault(package: Package) -> None:
-    found = diagnose_target("cloudrun", package, [], message="none")
-    assert found[0].weight == "fault"
-    assert "--set" in found[0].remedy + found[0].symptom
-
-
-def test_a_limit_that_is_exceeded_is_a_fault(package: Package) -> None:
-    pairs = ["project=p-123456", "region=europe-west1", "timeout=3601", "image=r.example/x"]
-    found = diagnose_target("cloudrun", package, pairs, message="none")
-    faults = [finding for finding in found if finding.weight == "fault"]
-    assert any("3601 s of at most 3600 s" in finding.symptom for finding in faults)
+def test_what_a_server_says_does_nothing_to_a_terminal(package: Package) -> None:
+    """Header values and names, too: ESC begins what moves the cursor or sets a title."""
+    evil = "\x1b]0;owned\x07"
+    headers = {"location": f"http://{evil}", "server": evil, "content-type": f"text/{evil}"}
+    body = json.dumps({evil: 1, "outputs": [{"name": "y", "datatype": evil}]}).encode()
+    for status in (200, 302, 404, 424, 500):
+        with front(lambda *_, s=status: (s, headers, body)) as url:
+            for suffix in ("", "/v2/models/churn/infer", "/v1/models/churn:predict"):
+                for finding in diagnose_endpoint(url + suffix, package, quiet):
+                    assert "\x1b" not in "".join(finding.to_json().values())

@@ -173,3 +173,14 @@ def test_the_record_is_plain_json(package: Package, home: Path) -> None:
     (record,) = records(home)
     assert json.loads(record.read_bytes())["memory"] == found.memory
     assert os.fspath(record).endswith(f"{package.digest.removeprefix('sha256:')}.json")
+
+
+def test_who_has_no_home_plans_with_an_estimate(
+    package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def homeless(_: type[Path]) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", classmethod(homeless))
+    assert not read_footprint(package).measured
+    module._record(package, read_footprint(package))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +19,11 @@ from modelport.core.errors import (
 )
 from modelport.core.package import Package
 from modelport.deploy import stage
-from modelport.deploy.appliers.google import GoogleApplier, build_request
-from modelport.deploy.base import Call, Footprint, Plan
+from modelport.deploy.appliers.google import GoogleApplier
+from modelport.deploy.base import Call, Plan
+from modelport.deploy.google.messages import build_request
 from modelport.deploy.google.traffic import revisions, shares
+from modelport.deploy.service import Footprint
 
 from .google_fake import Google, RefusalError, google_here
 
@@ -61,7 +63,7 @@ class Verified:
         self._google = google
         self._wrong = wrong
 
-    def __call__(self, plan: Plan, url: str) -> None:
+    def __call__(self, plan: Plan, url: str, headers: Mapping[str, str]) -> None:
         self.urls.append(url)
         if SERVICE in self._google.services:
             self.traffic.append(traffic(self._google))
@@ -327,11 +329,14 @@ def test_vertex_batch(google: Any, planned: Callable[..., Plan]) -> None:
     state, _ = google
     where = ("mode=batch", "source=gs://b/in.jsonl", "destination=gs://b/out/")
     lines: list[str] = []
-    assert stage.apply(planned("vertex", 0, *where), lambda plan, url: None, lines.append) == ""
+    assert (
+        stage.apply(planned("vertex", 0, *where), lambda plan, url, headers: None, lines.append)
+        == ""
+    )
     assert state.calls.count("GetBatchPredictionJob") == 3
     state.fail["CreateBatchPredictionJob"] = RefusalError("INTERNAL", "")
     with pytest.raises(PlatformError, match="the file has no instances"):
-        stage.apply(planned("vertex", 0, *where), lambda plan, url: None, quiet)
+        stage.apply(planned("vertex", 0, *where), lambda plan, url, headers: None, quiet)
 
 
 # Requests and errors -------------------------------------------------------------------------

@@ -12,8 +12,9 @@ import yaml
 
 from modelport.core.package import Package
 from modelport.deploy import documents, stage
-from modelport.deploy.base import Footprint, Plan, Service
+from modelport.deploy.base import Plan
 from modelport.deploy.kubernetes import helm
+from modelport.deploy.service import Footprint, Service
 from tests.deploy import kubetools
 
 DIGEST = "sha256:" + "ab" * 32
@@ -27,6 +28,7 @@ CHOICES = {
     "everything": [
         KEY, "grpc=true", "host=models.example.com", "ingress-class=nginx", "tls-secret=cert",
         "service-monitor=true", "monitor-labels=release=prometheus", "clients=shop,crm",
+        "pull-secret=registry", "context=prod east",
     ],
     "open to all": ["anonymous=true", "clients=*", "host=m.example.com", "service-monitor=true"],
     "bytes and cores": [KEY, "memory=1Gi", "cpu=1500m", "namespace=on", "name=yes"],
@@ -93,6 +95,7 @@ def test_other_values_give_what_they_say(
         "env": [{"name": "MODELPORT_TIMEOUT", "value": "5"}],
         "nodeSelector": {"disk": "ssd"},
         "tolerations": [{"key": "ml", "operator": "Exists"}],
+        "pullSecret": "registry",
         "replicas": 4,
         "autoscaling": {"maxReplicas": 4},
         "serviceMonitor": {"enabled": True, "labels": {"release": "p"}},
@@ -104,6 +107,7 @@ def test_other_values_give_what_they_say(
     )
     pod = objects["Deployment"]["spec"]["template"]["spec"]
     assert {"name": "MODELPORT_TIMEOUT", "value": "5"} in pod["containers"][0]["env"]
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
     assert pod["nodeSelector"] == {"disk": "ssd"}
     assert pod["tolerations"] == values["tolerations"]
     assert objects["Deployment"]["spec"]["replicas"] == 4

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from modelport.cli.main import main
+from modelport.core.options import ImageOptions
 from modelport.core.package import Package
 from modelport.deploy.images.base import Base
+from modelport.deploy.images.build import _insecure_base
 from modelport.deploy.images.config import image_config
 from modelport.deploy.images.layers import Layer, write_layer
 from modelport.deploy.images.layout import (
@@ -23,6 +25,7 @@ from modelport.deploy.images.layout import (
     Layout,
     read_document,
 )
+from modelport.deploy.images.reference import parse_reference
 from modelport.deploy.images.sbom import describe_image
 from modelport.deploy.images.server import find_compiler, server_entries
 from modelport.deploy.images.wheels import Wheel
@@ -80,6 +83,8 @@ def test_configuration(package: Package, tmp_path: Path) -> None:
     assert inside["User"] == "65532:65532"
     assert inside["StopSignal"] == "SIGTERM"
     assert inside["ExposedPorts"] == {"8080/tcp": {}}
+    assert inside["Healthcheck"]["Test"] == ["CMD", "/opt/modelport/bin/healthcheck"]
+    assert inside["Healthcheck"]["Interval"] == 10_000_000_000
     variables = dict(text.split("=", 1) for text in inside["Env"])
     assert variables["PATH"] == "/opt/modelport/bin:/usr/local/bin:/usr/bin"
     assert variables["HOME"] == "/tmp"
@@ -193,6 +198,8 @@ def test_verb_refuses_with_a_hint(
         ("--push", f"a.example/b@sha256:{'0' * 64}"): "cannot push to a digest",
         ("--lock", f"{tmp_path}/none"): "lock file not found",
         ("--out", str(tmp_path)): "something else exists",
+        ("--out", str(tmp_path / "x.tar.gz")): "no such archives are written",
+        ("--push", "a.example:70000/b"): "not a host",
     }
     for flags, message in cases.items():
         assert main(["image", str(package.path), *flags]) == 2
@@ -216,6 +223,18 @@ def test_base_with_a_newer_python_needs_a_lock_file(
     words = ["--base", f"oci:{folder}", "--out", str(tmp_path / "out")]
     assert main(["image", str(package.path), *words]) == 2
     assert "3.99; modelport's lock file has wheels for 3.11" in capsys.readouterr().err
+
+
+def test_plain_http_is_for_the_registry_that_was_meant() -> None:
+    mine = parse_reference("mine.example/a:1")
+    for base, target, insecure in (
+        ("docker.io/library/python:3.13", mine, False),
+        ("mine.example/python:3.13", mine, True),
+        ("oci:/folder", mine, False),
+        ("mine.example/python:3.13", None, True),
+    ):
+        assert _insecure_base(ImageOptions(base=base, insecure=True), target) is insecure
+        assert not _insecure_base(ImageOptions(base=base), target)
 
 
 def test_damaged_package_is_refused(package: Package, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ from modelport.core.errors import (
     NotFoundError,
     UnsupportedError,
 )
-from modelport.deploy.images.base import parse_platforms
 from modelport.deploy.images.layers import GZIP_LAYER
 from modelport.deploy.images.layout import (
     Layout,
     place,
+    read_document,
 )
 from modelport.deploy.images.look import Contents, Findings
+from modelport.deploy.images.platforms import parse_platforms
 from tests.deploy.small_images import LIBC, opened, small_base
 
 
@@ -41,6 +44,59 @@ def test_base_from_an_archive(tmp_path: Path) -> None:
     place(layout, tmp_path / "base.tar", "n", replace=False)
     base = opened(tmp_path, tmp_path, str(tmp_path / "base.tar"))
     assert base.contents.version == "3.11"
+    (tmp_path / "base.tar").write_bytes(b"text")
+    with pytest.raises(InputError, match="not an OCI archive"):
+        opened(tmp_path, tmp_path, str(tmp_path / "base.tar"))
+
+
+def test_archives_of_one_name_are_not_mixed_up(tmp_path: Path) -> None:
+    found = []
+    for version in ("3.11", "3.12"):
+        folder = small_base(tmp_path / version / "l", python=f"usr/local/bin/python{version}")
+        archive = tmp_path / version / "base.tar"
+        place(Layout(folder), archive, "n", replace=False)
+        found.append(opened(folder, tmp_path, str(archive)))
+    # Another build may still read the first while the second is opened.
+    assert [base.contents.version for base in found] == ["3.11", "3.12"]
+    assert all((base.blobs / base.digest.removeprefix("sha256:")).is_file() for base in found)
+
+
+def test_archives_hold_blobs_and_nothing_else(tmp_path: Path) -> None:
+    archive = tmp_path / "base.tar"
+    place(Layout(small_base(tmp_path / "base")), archive, "n", replace=False)
+    (tmp_path / "victim").write_text("mine")
+    with tarfile.open(archive, "a") as opened_archive:
+        for name in ("../victim", "index.json/../../victim", str(tmp_path / "victim"), "more"):
+            member = tarfile.TarInfo(name)
+            member.size = 4
+            opened_archive.addfile(member, io.BytesIO(b"evil"))
+        link = tarfile.TarInfo("blobs/sha256/" + "0" * 64)
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path / "victim")
+        opened_archive.addfile(link)
+    base = opened(tmp_path, tmp_path, str(archive))
+    assert (tmp_path / "victim").read_text() == "mine"
+    files = [path for path in base.blobs.parents[1].rglob("*") if not path.is_dir()]
+    assert not [path for path in files if path.is_symlink() or path.name in ("more", "victim")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"layers": [{}]}, {"layers": None}, {"config": 1}, {"config": {"digest": "x", "size": 1}}],
+)
+def test_bases_whose_manifest_is_none(change: dict[str, Any], tmp_path: Path) -> None:
+    folder = small_base(tmp_path / "base")
+    layout = Layout(folder)
+    entry = json.loads((folder / "index.json").read_bytes())["manifests"][0]
+    manifest = read_document(layout.blobs, entry) | change
+    layout.finish(layout.add_json(manifest, manifest["mediaType"]), "base")
+    with pytest.raises(UnsupportedError, match="not a manifest"):
+        opened(folder, tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"rootfs": None}, {"rootfs": {}}, {"config": {"Env": [1]}}])
+def test_bases_whose_configuration_is_none(change: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="not the configuration"):
+        opened(small_base(tmp_path / "base", config=change), tmp_path)
 
 
 def test_upper_layers_count() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import statistics
 import subprocess
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +107,11 @@ def test_hardened_answers_within_two_seconds(
     seconds = []
     for _ in range(3):
         with podman.run(digits_image, env=OPEN) as container:
-            seconds.append(container.wait())
+            container.wait()
             status, answer = container.ask("POST", "/v1/models/digits:predict", {"instances": rows})
             assert (status, labels_of(answer)) == (200, labels)
             status, answer = container.ask("POST", "/v2/models/digits/infer", {"inputs": inputs})
+            seconds.append(time.monotonic() - container.started)
             assert status == 200
             outputs = {output["name"]: output["data"] for output in answer["outputs"]}
             assert outputs["label"] == labels
@@ -116,8 +120,8 @@ def test_hardened_answers_within_two_seconds(
             assert inspected["HostConfig"]["ReadonlyRootfs"]
             assert inspected["HostConfig"]["Memory"] == 256 * MIB
             assert not inspected["EffectiveCaps"]
-    print(f"podman run to the first answer: {statistics.median(seconds):.2f} s, median of 3")
-    assert min(seconds) < 2
+    print(f"podman run to both answers: {statistics.median(seconds):.2f} s, median of 3")
+    assert statistics.median(seconds) < 2
 
 
 def test_nobody_answers_without_a_key(podman: Podman, digits_image: str) -> None:
@@ -141,6 +145,25 @@ def test_health_check(podman: Podman, digits_image: str) -> None:
     with podman.run(digits_image, flags=["--entrypoint", '["sleep", "60"]']) as container:
         check[2] = container.name
         assert podman.call(*check, check=False).returncode == 1
+
+
+def test_engines_run_the_health_check_by_themselves(
+    podman: Podman, digits_layout: Path, tmp_path: Path
+) -> None:
+    """Docker reads it of the image as it is; Podman once it has Docker's format."""
+    needs("skopeo")
+    descriptor, _, _ = image_of(digits_layout)
+    name = f"localhost/modelport-tests/health:{os.getpid()}"
+    with locked("podman"):
+        run("skopeo", "copy", "--quiet", "--format", "v2s2",
+            f"oci:{digits_layout}:{descriptor['annotations'][TAG]}", f"containers-storage:{name}",
+            env=podman.environment)  # fmt: skip
+    try:
+        with podman.run(name, env=OPEN) as container:
+            container.wait()
+            assert podman.call("healthcheck", "run", container.name).returncode == 0
+    finally:
+        podman.call("rmi", "--force", name, check=False)
 
 
 def test_sagemaker(podman: Podman, digits_image: str, golden: tuple[list[Any], list[int]]) -> None:
@@ -315,6 +338,12 @@ def test_pushed_pulled_and_built_upon(
         pushed = json.loads(raw)
         assert pushed["layers"][:-2] == manifest["layers"][:-2]
         assert pushed["annotations"]["org.opencontainers.image.base.name"] == base
+        lines.clear()
+        again = replace(options, push=f"{address}/team/other")
+        assert build_image(digits_package.path, options=again, report=lines.append).digest
+        told = [line for line in lines if "pushing team/other: layer" in line]
+        assert told
+        assert not [line for line in told if "already" not in line]  # mounted, none is sent
         tagged = f"{address}/team/digits:{image.digest.replace(':', '-')}"
         referrers = json.loads(
             run("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{tagged}")

@@ -132,3 +132,22 @@ def test_place_changes_nothing_that_it_may_not(tmp_path: Path) -> None:
         check_place(tmp_path / "mine")
     check_place(out)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_what_was_there_comes_back_when_it_cannot_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    place(Layout(small_base(tmp_path / "1")), out, "n", replace=False)
+    before = (out / "index.json").read_bytes()
+    rename = Path.rename
+
+    def fails(self: Path, target: Path) -> Path:
+        if Path(target) == out and self.name == "out":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(InputError, match="Input/output error"):
+        place(Layout(small_base(tmp_path / "2", tag="other")), out, "n", replace=True)
+    assert (out / "index.json").read_bytes() == before

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from modelport.core.package import Package
-from modelport.deploy.base import Footprint
+from modelport.deploy.service import Footprint
 
 from .aws_plans import IMAGE, aws_plan, http_event
 from .containers import (  # noqa: F401 - fixtures

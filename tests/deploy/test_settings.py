@@ -47,8 +47,8 @@ def test_names_may_have_underscores() -> None:
     [
         ("min-replicas", InputError, "not a setting: 'min-replicas'"),
         ("min-replica=1", NotFoundError, "min-replicas"),
-        ("min-replicas=many", InputError, "not a int: 'many'"),
-        ("public=perhaps", InputError, "not a bool: 'perhaps'"),
+        ("min-replicas=many", InputError, "not a whole number: 'many'"),
+        ("public=perhaps", InputError, "not yes or no: 'perhaps'"),
         ("mode=three", NotFoundError, "three"),
         ("=1", NotFoundError, "setting"),
     ],

@@ -16,8 +16,9 @@ from modelport.core.errors import (
 )
 from modelport.core.package import Package
 from modelport.deploy import stage
-from modelport.deploy.base import Call, Footprint, Plan, PlannedFile, Result, Service
+from modelport.deploy.base import Call, Plan, PlannedFile, Result
 from modelport.deploy.limits import Check, Limit, refuse_exceeded
+from modelport.deploy.service import Footprint, Service
 
 from .platform import Memory
 

@@ -17,12 +17,15 @@ from modelport.adapters import adapters_of, find_adapter
 from modelport.core.errors import InputError, NotFoundError
 from modelport.core.package import Package
 from modelport.deploy import show, stage
-from modelport.deploy.base import Call, Footprint, Plan, Result, Settings
+from modelport.deploy.base import Call, Plan, Result, Settings
+from modelport.deploy.service import Footprint
 from modelport.deploy.settings import describe_settings
 
 TARGETS: Final = [adapter.name for adapter in adapters_of("target")]
 DIGEST: Final = "sha256:" + "ab" * 32
 IMAGE: Final = f"image=registry.example/churn@{DIGEST}"
+#: AWS takes images of its own registry alone.
+ECR: Final = f"image=123456789012.dkr.ecr.eu-west-1.amazonaws.com/churn@{DIGEST}"
 
 #: The fewest settings with which each target can be planned.
 FEWEST: Final[Mapping[str, tuple[str, ...]]] = {
@@ -48,7 +51,7 @@ FEWEST: Final[Mapping[str, tuple[str, ...]]] = {
 
 def settings_of(target: str) -> list[str]:
     """The fewest settings, and a pinned image."""
-    return [*FEWEST.get(target, ()), IMAGE]
+    return [*FEWEST.get(target, ()), ECR if target in ("lambda", "sagemaker") else IMAGE]
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from google.protobuf import json_format
 from modelport.core.errors import InputError, LimitError
 from modelport.core.package import Package
 from modelport.deploy import show, stage
-from modelport.deploy.appliers.google import build_request
-from modelport.deploy.base import Footprint, Plan, Result
+from modelport.deploy.base import Plan, Result
+from modelport.deploy.google.messages import build_request
+from modelport.deploy.service import Footprint
 from tests.serve.test_platforms import PlatformServer
 
 from .golden_files import assert_golden
@@ -107,8 +108,12 @@ def test_what_is_deployed(make: Make) -> None:
     assert metric.target == 600
     assert dict(request(plan, "try").traffic_split) == {"0": 100}
     assert request(plan, "model").model.container_spec.shared_memory_size_mb == 256
-    assert plan.endpoint == Result("endpoint", "predict_url")
-    assert plan.verify_at == Result("candidate", "predict_url")
+    # Read after the deployment: before it, a dedicated endpoint may have no address.
+    assert plan.endpoint == Result("address", "predict_url")
+    assert plan.verify_at == Result("candidate-address", "predict_url")
+    ids = [call.id for call in plan.calls]
+    assert ids.index("try") < ids.index("candidate-address")
+    assert ids.index("deploy") < ids.index("address")
 
 
 def test_nothing_runs_as_the_projects_default_account(make: Make) -> None:
@@ -179,7 +184,7 @@ def test_settings_that_cannot_be(pairs: list[str], words: str, make: Make) -> No
     ("good", "bad"),
     [
         (["timeout=60"], ["timeout=61"]),
-        (["dedicated=true", "timeout=600"], ["dedicated=true", "timeout=601"]),
+        (["dedicated=true", "timeout=3600"], ["dedicated=true", "timeout=3601"]),
         (["min-replicas=1"], ["min-replicas=0"]),
         (["deployment-timeout=7200"], ["deployment-timeout=7201"]),
         ([f"name={'n' * 53}"], [f"name={'n' * 54}"]),

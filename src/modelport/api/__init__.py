@@ -6,12 +6,14 @@ The command line is a thin layer over this package; so is a notebook.
 from modelport.api.build import convert, inspect, pack, scan
 from modelport.api.compare import compare_targets
 from modelport.api.deploy import (
+    Deployment,
     deploy,
     deployment_status,
     destroy,
     plan_deployment,
     plan_json,
     plan_text,
+    removal,
     targets,
     write_plan,
 )
@@ -32,6 +34,7 @@ from modelport.core.options import (
 )
 
 __all__ = [
+    "Deployment",
     "ImageOptions",
     "Optimization",
     "OptimizeOptions",
@@ -60,6 +63,7 @@ __all__ = [
     "promote",
     "pull",
     "push",
+    "removal",
     "rollback",
     "scan",
     "serve",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +15,9 @@ from modelport.core.package import Package, open_package
 from modelport.core.settings import resolve
 
 if TYPE_CHECKING:
-    from modelport.deploy.base import Footprint, Plan
-    from modelport.deploy.load import Load
+    from modelport.deploy.base import Plan
+    from modelport.deploy.cost import Load
+    from modelport.deploy.service import Footprint
 
 #: What settings could be that only the user knows, so that a plan can be made without them. No
 #: such thing exists anywhere.
@@ -62,7 +64,7 @@ def compare_targets(
     settings : sequence of str
         ``key=value``; each counts for the targets that have such a setting.
     load : str
-        ``50 rps, 8h/day``, or another form that `modelport.deploy.load.read_load` reads; empty:
+        ``50 rps, 8h/day``, or another form that `modelport.deploy.cost.read_load` reads; empty:
         nothing is said about costs.
     registry : RegistryOptions, optional
 
@@ -71,8 +73,10 @@ def compare_targets(
     list of dict
         For each target: ``target``, ``fits`` (``yes``, ``no`` or ``?``), ``why``,
         ``cold_start``, ``limits``, ``needs`` (settings that a deployment needs besides),
-        ``cost`` (US dollars a month, or None), ``cost_text``, ``measured`` and ``prices`` (the
-        date of the price list).
+        ``cost`` (US dollars a month, or None), ``cost_text``, ``measured`` (whether time and
+        memory were), ``prices`` (the date of the price list) and ``prices_read`` (whether all
+        prices in it were held against the vendor's page). What fits comes first, the cheapest
+        before others, and before what has no list price.
 
     Raises
     ------
@@ -82,8 +86,8 @@ def compare_targets(
         When the load or a setting cannot be read.
     """
     from modelport.adapters import adapters_of
+    from modelport.deploy.cost import read_load
     from modelport.deploy.footprint import read_footprint
-    from modelport.deploy.load import read_load
 
     wanted = read_load(load) if load else None
     spec = resolve_models([model], registry or resolve(RegistryOptions))[0]
@@ -91,7 +95,7 @@ def compare_targets(
     targets = {adapter.name: adapter.load() for adapter in adapters_of("target")}
     own = _assigned(settings, {name: target.settings for name, target in targets.items()})
     footprint = read_footprint(package)
-    return [
+    rows = [
         {
             "target": name,
             **_row(target, package, own[name], wanted, footprint),
@@ -100,6 +104,12 @@ def compare_targets(
         }
         for name, target in targets.items()
     ]
+    return sorted(rows, key=_rank)
+
+
+def _rank(row: Mapping[str, Any]) -> tuple[int, float]:
+    cost = row["cost"]
+    return ("yes", "?", "no").index(row["fits"]), math.inf if cost is None else float(cost)
 
 
 def _row(
@@ -109,14 +119,14 @@ def _row(
     load: Load | None,
     footprint: Footprint,
 ) -> dict[str, Any]:
-    from modelport.deploy.base import Service
     from modelport.deploy.cost import monthly_cost, read_prices
     from modelport.deploy.limits import refuse_exceeded, to_json
+    from modelport.deploy.service import Service
     from modelport.deploy.settings import read_settings, service_name
 
     row: dict[str, Any] = {
         "fits": "?", "why": "", "limits": [], "needs": [], "cost": None, "cost_text": "-",
-        "prices": "",
+        "prices": "", "prices_read": True,
     }  # fmt: skip
 
     def plan(pairs: Sequence[str]) -> tuple[Plan, Any]:
@@ -126,38 +136,57 @@ def _row(
         )
         return target.plan(service, chosen), chosen
 
+    sized = _sized(target, own, load)
     try:
         known = {**_PLACEHOLDERS, **_OWN_PLACEHOLDERS.get(target.name, {})}
         keys = _keys(target.settings)
         (planned, chosen), row["needs"] = _with_placeholders(
-            plan, own, {key: value for key, value in known.items() if key in keys}
+            plan, [*own, *sized], {key: value for key, value in known.items() if key in keys}
         )
     except LimitError as error:
         return {**row, "fits": "no", "why": error.message}
     except ModelportError as error:
-        return {**row, "why": str(error)}
+        return {**row, "why": "; ".join(text for text in (error.line, error.hint) if text)}
+    row["needs"] += sized
     row["limits"] = [to_json(check) for check in planned.checks]
+    short = ""
     if load is not None:
         cost = monthly_cost(planned, chosen, load)
+        short = cost.short
         row |= {
             "cost": None if cost.usd is None else round(cost.usd, 2),
             "cost_text": cost.text,
             "why": cost.driver,
-            "prices": read_prices()[0],
+            "prices": read_prices().date,
+            "prices_read": cost.read,
         }
     try:
         refuse_exceeded(planned.checks)
     except LimitError as error:
         return {**row, "fits": "no", "why": f"{error.message}; {error.hint}"}
-    needs = f"needs --set {', '.join(row['needs'])}" if row["needs"] else ""
+    if short:
+        return {**row, "fits": "no", "why": f"{short}; then {row['why']}"}
+    needed = ", ".join(need if "=" in need else f"{need}=…" for need in row["needs"])
+    needs = f"needs --set {needed}" if needed else ""
     why = "; ".join(text for text in (row["why"], needs) if text)
     return {**row, "fits": "yes", "why": why}
+
+
+def _sized(target: Any, own: Sequence[str], load: Load | None) -> list[str]:
+    """The load as a setting, of targets whose servers are sized by it."""
+    from modelport.deploy.settings import key_of
+
+    if load is None or "rps" not in _keys(target.settings) or "rps" in map(key_of, own):
+        return []
+    return [f"rps={load.rps:.6g}"]
 
 
 def _with_placeholders(
     plan: Any, pairs: list[str], known: Mapping[str, str]
 ) -> tuple[Any, list[str]]:
     """The plan, and the settings that it would not go without: those that it complains about."""
+    from modelport.deploy.settings import key_of
+
     needed: list[str] = []
     while True:
         filled = [*pairs, *(f"{key}={known[key]}" for key in needed)]
@@ -166,7 +195,7 @@ def _with_placeholders(
         except LimitError:
             raise
         except InputError as error:
-            chosen = {*map(_key, pairs), *needed}
+            chosen = {*map(key_of, pairs), *needed}
             missing = [key for key in sorted(known) if key not in chosen]
             complaint = f"{error.message} {error.where} {error.hint}"
             named = [key for key in missing if re.search(rf"(?<![-\w]){key}=", complaint)] or [
@@ -177,10 +206,6 @@ def _with_placeholders(
             needed = sorted([*needed, *named])
 
 
-def _key(pair: str) -> str:
-    return pair.partition("=")[0].strip().replace("_", "-")
-
-
 def _keys(kind: Any) -> set[str]:
     from dataclasses import fields
 
@@ -189,19 +214,19 @@ def _keys(kind: Any) -> set[str]:
 
 def _assigned(settings: Sequence[str], kinds: Mapping[str, Any]) -> dict[str, list[str]]:
     """Which target takes which settings: those that it has, and whose value it can read."""
-    from modelport.deploy.settings import read_settings
+    from modelport.deploy.settings import key_of, read_settings
 
     own: dict[str, list[str]] = {name: [] for name in kinds}
     every = {key for kind in kinds.values() for key in _keys(kind)}
     for pair in settings:
         if "=" not in pair:
             raise InputError(f"not a setting: {pair!r}", hint="--set key=value")
-        if _key(pair) not in every:
-            raise NotFoundError("setting", _key(pair), sorted(every), where=f"--set {pair}")
+        if key_of(pair) not in every:
+            raise NotFoundError("setting", key_of(pair), sorted(every), where=f"--set {pair}")
         refused: InputError | None = None
         takers = []
         for name, kind in kinds.items():
-            if _key(pair) in _keys(kind):
+            if key_of(pair) in _keys(kind):
                 try:
                     read_settings(kind, [pair])
                     takers.append(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,26 @@ if TYPE_CHECKING:
     from modelport.deploy.base import Plan
 
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What `deploy` made.
+
+    Parameters
+    ----------
+    plan : Plan
+        As it was applied: with the image pinned by its digest.
+    url : str
+        Where it answers; empty where only the platform's SDK reaches it.
+    verified : bool
+        Whether the golden records were replayed there; False where a plan has no address that
+        can be asked, such as a batch job.
+    """
+
+    plan: Plan
+    url: str
+    verified: bool
 
 
 def _quiet(line: str) -> None:
@@ -60,12 +80,8 @@ def plan_deployment(
     LimitError
         When the platform does not take it.
     """
-    from modelport.deploy.footprint import measured_footprint, read_footprint
-    from modelport.deploy.stage import plan
-
     package, version = _package(model, registry)
-    footprint = measured_footprint(package, report) if measure else read_footprint(package)
-    return plan(package, target, settings, footprint=footprint, version=version)
+    return _plan(package, version, target, settings, measure, report)
 
 
 def deploy(
@@ -76,7 +92,7 @@ def deploy(
     registry: RegistryOptions | None = None,
     out: str | Path = "",
     report: Progress = _quiet,
-) -> str:
+) -> Deployment:
     """Deploy a model: push its image where one is needed, apply the plan, verify, shift traffic.
 
     Parameters
@@ -88,11 +104,12 @@ def deploy(
 
     Returns
     -------
-    str
-        The URL at which it answers; empty where there is none.
+    Deployment
 
     Raises
     ------
+    LimitError
+        When the platform does not take it; nothing has been sent then.
     PlatformError
         When the platform refuses; what was created has been taken back.
     ParityError
@@ -100,14 +117,16 @@ def deploy(
     """
     from modelport.deploy.stage import apply, write
 
-    package, _ = _package(model, registry)
-    settings = _with_image(package, target, settings, report)
-    planned = plan_deployment(
-        str(package.path), target, settings, registry=registry, measure=True, report=report
-    )
+    package, version = _package(model, registry)
+    # Refused before an image is pushed, and planned again once its digest is known.
+    planned = _plan(package, version, target, settings, True, report)
+    pinned = _with_image(package, planned, settings, report)
+    if pinned != list(settings):
+        planned = _plan(package, version, target, pinned, True, report)
     if out:
         write(planned, Path(out))
-    return apply(planned, _verified(package, report), report)
+    url = apply(planned, _verified(package, report), report)
+    return Deployment(planned, url, verified=bool(planned.verify_at or planned.endpoint))
 
 
 def deployment_status(
@@ -151,6 +170,28 @@ def targets() -> dict[str, list[tuple[str, str, str]]]:
     return {a.name: describe_settings(a.load().settings) for a in adapters_of("target")}
 
 
+def removal(plan: Plan) -> list[str]:
+    """What `destroy` does, in order, in a few words each."""
+    from modelport.deploy.stage import removal as calls
+
+    return [call.undo.purpose for call in calls(plan) if call.undo]
+
+
+def _plan(
+    package: Package,
+    version: int | None,
+    target: str,
+    settings: Sequence[str],
+    measure: bool,
+    report: Progress,
+) -> Plan:
+    from modelport.deploy.footprint import measured_footprint, read_footprint
+    from modelport.deploy.stage import plan
+
+    footprint = measured_footprint(package, report) if measure else read_footprint(package)
+    return plan(package, target, settings, footprint=footprint, version=version)
+
+
 def _package(model: str, registry: RegistryOptions | None) -> tuple[Package, int | None]:
     spec = resolve_models([model], registry or resolve(RegistryOptions))[0]
     package = open_package(Path(spec.path))
@@ -179,24 +220,36 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 
 
 def _with_image(
-    package: Package, target: str, settings: Sequence[str], report: Progress
+    package: Package, planned: Plan, settings: Sequence[str], report: Progress
 ) -> list[str]:
-    """`settings` with an image that is in its registry, named by its digest."""
-    from modelport.adapters import find_adapter
-    from modelport.deploy.settings import read_settings
+    """`settings` with an image that is in its registry, named by its digest, or in an archive."""
+    from modelport.deploy.settings import key_of
 
-    adapter = find_adapter("target", target).load()
-    image = read_settings(adapter.settings, settings).image
-    if not adapter.needs_image or "@sha256:" in image:
+    if not planned.image or "@sha256:" in planned.image:
         return list(settings)
-    if not image:
+    options = resolve(ImageOptions)
+    options = replace(options, platform=planned.platform or options.platform)
+    if planned.loads_image:
+        if "archive" in map(key_of, settings):
+            return list(settings)
+        folder = Path(options.cache).expanduser() / "archives"
+        folder.mkdir(parents=True, exist_ok=True)
+        archive = folder / f"{planned.service.model}-{planned.service.tag}.oci.tar"
+        build_image(
+            package.path,
+            options=replace(options, out=str(archive), push="", replace=True),
+            report=report,
+        )
+        return [*settings, f"archive={archive}"]
+    if planned.image.startswith("<"):
         raise InputError(
-            f"{target} needs an image in a registry, and no place for it is set",
+            f"{planned.target} needs an image in a registry, and no place for it is set",
             hint="--set image=registry/repository: it is built and pushed there",
         )
-    options = replace(resolve(ImageOptions), push=image, out="")
-    pushed = build_image(package.path, options=options, report=report)
-    others = [pair for pair in settings if pair.partition("=")[0].strip() != "image"]
+    pushed = build_image(
+        package.path, options=replace(options, push=planned.image, out=""), report=report
+    )
+    others = [pair for pair in settings if key_of(pair) != "image"]
     return [*others, f"image={pushed.reference}"]
 
 

@@ -58,6 +58,10 @@ def verify(
     """
     from modelport.deploy.verify import ask_endpoint
 
+    if "://" in model:
+        raise InputError(
+            f"not a package: {model!r}", hint=f"the address comes first: modelport verify {model} …"
+        )
     spec = resolve_models([model], registry or resolve(RegistryOptions))[0]
     package = open_package(Path(spec.path))
     verification = ask_endpoint(package, url, protocol, report)

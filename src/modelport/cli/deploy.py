@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 from modelport import api
+from modelport.cli.comparison import print_comparison
 from modelport.cli.output import Progress, print_json, print_table
 from modelport.cli.registry_flags import add_registry, registry_options
 from modelport.core.errors import InputError
@@ -69,33 +69,64 @@ def run(options: argparse.Namespace) -> int:
     if not options.to:
         names = ", ".join(api.targets())
         raise InputError("no target was chosen", hint=f"--to TARGET, of: {names}")
-    registry = registry_options(options)
     if action == "status":
-        state = api.deployment_status(model, options.to, options.set, registry=registry)
-        print_json(state)
+        print_json(
+            api.deployment_status(
+                model, options.to, options.set, registry=registry_options(options)
+            )
+        )
         return 0
+    return _destroy(options, model) if action else _deploy(options, model)
+
+
+def _deploy(options: argparse.Namespace, model: str) -> int:
+    registry = registry_options(options)
+    only_plan = options.plan or (options.out and not options.yes)
     with Progress() as progress:
+        # What is asked about is what will be done: so everything is measured that can be.
         plan = api.plan_deployment(
-            model, options.to, options.set, registry=registry, measure=options.measure,
+            model, options.to, options.set, registry=registry,
+            measure=options.measure or not only_plan, report=progress,
+        )  # fmt: skip
+    if only_plan:
+        _show(plan, as_json=options.json)
+        for path in api.write_plan(plan, options.out) if options.out else ():
+            print(f"wrote {path}", file=sys.stderr)
+        return 0
+    if not options.json:
+        _show(plan, as_json=False)
+    if not options.yes:
+        _ask("make these calls")
+    with Progress() as progress:
+        made = api.deploy(
+            model, options.to, options.set, registry=registry, out=options.out or "",
             report=progress,
         )  # fmt: skip
-    _show(plan, as_json=options.json)
-    if options.out:
-        for path in api.write_plan(plan, options.out):
-            print(f"wrote {path}", file=sys.stderr)
-    if options.plan or (options.out and not options.yes and not action):
+    if options.json:
+        print_json({"url": made.url, "verified": made.verified, "plan": api.plan_json(made.plan)})
+    verified = "deployed and verified" if made.verified else "deployed; nothing to verify there"
+    print(f"{verified}{f': {made.url}' if made.url else ''}", file=sys.stderr)
+    return 0
+
+
+def _destroy(options: argparse.Namespace, model: str) -> int:
+    registry = registry_options(options)
+    plan = api.plan_deployment(model, options.to, options.set, registry=registry)
+    steps = api.removal(plan)
+    if options.json:
+        print_json({"target": plan.target, "name": plan.service.name, "steps": steps})
+    else:
+        print(
+            "\n".join(
+                [f"destroy {plan.service.name} on {plan.target}:", *map("  {}".format, steps)]
+            )
+        )
+    if options.plan:
         return 0
     if not options.yes:
-        _ask("take this away" if action else "make these calls")
+        _ask("take this away")
     with Progress() as progress:
-        if action:
-            api.destroy(model, options.to, options.set, registry=registry, report=progress)
-            return 0
-        url = api.deploy(
-            model, options.to, options.set, registry=registry,
-            out=Path(options.out) if options.out else "", report=progress,
-        )  # fmt: skip
-    print(f"deployed and verified{f': {url}' if url else ''}", file=sys.stderr)
+        api.destroy(model, options.to, options.set, registry=registry, report=progress)
     return 0
 
 
@@ -143,8 +174,5 @@ def _compare(options: argparse.Namespace, model: str) -> int:
     if options.json:
         print_json(rows)
         return 0
-    print_table(
-        ["TARGET", "FITS", "COLD START", "MONTHLY COST", "WHY"],
-        [(r["target"], r["fits"], r["cold_start"], r["cost_text"], r["why"]) for r in rows],
-    )
+    print_comparison(rows)
     return 0

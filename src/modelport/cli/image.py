@@ -47,7 +47,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="compile the modules if the base's Python is here, too (default)",
     )
     parser.add_argument(
-        "--insecure", action="store_true", default=None, help="plain HTTP for registries"
+        "--insecure",
+        action="store_true",
+        default=None,
+        help="plain HTTP for the registry of --push, or of --base",
     )
     parser.add_argument(
         "--force", dest="replace", action="store_true", default=None, help="replace another image"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 import time
@@ -16,6 +17,10 @@ from modelport.core.errors import ModelportError
 #: Seconds between two signs of life: on a terminal, and in a log.
 _TICK: Final = 1.0
 _LOG_TICK: Final = 30.0
+#: A step that tells how far it is: ``pulling x: layer 1 of 4 (50 MiB): 40 %``.
+_PERCENT: Final = re.compile(r"(.*): (\d{1,3}) %")
+_BAR: Final = 20
+_UP: Final = "\x1b[1A\x1b[2K\r"
 
 
 def print_json(value: Any) -> None:
@@ -60,6 +65,7 @@ class Progress:
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
         self._line = ""
+        self._step = ""
         self._since = 0.0
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -74,10 +80,20 @@ class Progress:
         self._ticker.join()
 
     def __call__(self, line: str) -> None:
-        """Begin the next step."""
+        """Begin the next step, or tell how far it is: ``STEP: 40 %``."""
         with self._lock:
-            self._line, self._since = line, time.monotonic()
-            print_progress(line)
+            found = _PERCENT.fullmatch(line)
+            goes_on = found is not None and found[1] == self._step
+            self._step = found[1] if found else line
+            if found and self._terminal:
+                done = _BAR * min(int(found[2]), 100) // 100
+                line = f"{found[1]} [{'#' * done}{'.' * (_BAR - done)}] {found[2]} %"
+            self._line = line
+            if not goes_on:
+                self._since = time.monotonic()
+                print_progress(line)
+            elif self._terminal:  # in a log the next sign of life has it
+                print_progress(f"{_UP}{line}")
 
     def _tick(self) -> None:
         period = _TICK if self._terminal else _LOG_TICK
@@ -87,7 +103,7 @@ class Progress:
                 if not self._line or seconds < period:
                     continue
                 # On a terminal the step's own line is written anew, one row up.
-                start = "\x1b[1A\x1b[2K\r" if self._terminal else "still "
+                start = _UP if self._terminal else "still "
                 print_progress(f"{start}{self._line} ({seconds} s)")
 
 

@@ -81,8 +81,9 @@ def _print(found: Verification) -> None:
         ],
     )
     first, *_ = found.seconds
+    print(f"\n{_verdict(found)}")
     print(
-        f"\n{found.protocol} at {found.url}: {len(found.seconds)} requests; latency "
+        f"{found.protocol} at {found.url}: {len(found.seconds)} requests; latency "
         f"{1000 * first:.1f} ms first, {1000 * median(found.seconds):.1f} ms median, "
         f"{1000 * max(found.seconds):.1f} ms largest"
     )
@@ -94,6 +95,15 @@ def _print(found: Verification) -> None:
     if found.differing_records:
         shown = ", ".join(map(str, found.differing_records))
         print(f"different records: {shown}", file=sys.stderr)
+
+
+def _verdict(found: Verification) -> str:
+    if found.agrees:
+        return f"same: the answers to all {found.records} records are within the tolerance"
+    if found.differing_records:
+        wrong = len(found.differing_records)
+        return f"DIFFERENT: the answers to {wrong} of {found.records} records are not the package's"
+    return f"DIFFERENT: the answer to {found.records} records, asked together, is not the package's"
 
 
 def _error(comparison: OutputComparison) -> str:

@@ -113,7 +113,8 @@ class ImageOptions:
     replace : bool
         Replace another image at `out`.
     insecure : bool
-        Plain HTTP for the registries; those on this machine are always asked so.
+        Plain HTTP for the registry of `push`, and for the base's where it is the same one or
+        nothing is pushed; registries on this machine are always asked so.
     cache : str
         Folder for wheels, layers and base images.
     """

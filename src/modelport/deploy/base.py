@@ -12,103 +12,14 @@ neither network nor credentials.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
-from modelport.core.package import Package
-from modelport.core.tensors import TensorSpec
 from modelport.deploy.limits import Check
+from modelport.deploy.service import Service
 
 Progress = Callable[[str], None]
-
-#: Characters that a number takes in JSON, with its comma: float32 has at most nine digits.
-_NUMBER_BYTES: Final = 13
-_TEXT_BYTES: Final = 64
-_HEAD_BYTES: Final = 64
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """What one server of the package needs.
-
-    Parameters
-    ----------
-    memory : int
-        Bytes of resident memory at its peak.
-    latency : float
-        Seconds that one request with one row takes.
-    processor : float
-        Seconds of processor time that one request costs.
-    start : float
-        Seconds from the start of the process to the first answer.
-    measured : bool
-        Whether that was measured, or estimated from the package's size.
-    """
-
-    memory: int
-    latency: float
-    processor: float
-    start: float
-    measured: bool
-
-
-@dataclass(frozen=True)
-class Service:
-    """What is to be deployed.
-
-    Parameters
-    ----------
-    name : str
-        Of the service, as a DNS label: lower-case letters, digits and dashes, at most 63.
-    package : Package
-        Opened and verified.
-    version : int or None
-        Its version in the registry, where it came from there.
-    footprint : Footprint
-    """
-
-    name: str
-    package: Package
-    version: int | None
-    footprint: Footprint
-
-    @property
-    def model(self) -> str:
-        """What clients call the model."""
-        return self.package.manifest.name
-
-    @property
-    def tag(self) -> str:
-        """Twelve characters of the package digest: unique, and allowed in every name."""
-        return self.package.digest.removeprefix("sha256:")[:12]
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """By which the package is found again, as Kubernetes and Google Cloud allow them.
-
-        Source: https://cloud.google.com/resource-manager/docs/labels-overview (lower-case
-        letters, digits, ``_`` and ``-``, at most 63), which is the stricter of the two.
-        """
-        found = {
-            "managed-by": "modelport",
-            "modelport-model": re.sub(r"[^a-z0-9_-]", "-", self.model.lower())[:63],
-            "modelport-package": self.tag,
-        }
-        return found | ({"modelport-version": str(self.version)} if self.version else {})
-
-    @property
-    def request_bytes(self) -> int:
-        """About how long a JSON request with one row is."""
-        return _HEAD_BYTES + sum(map(_row_bytes, self.package.manifest.signature.inputs))
-
-
-def _row_bytes(spec: TensorSpec) -> int:
-    each = _TEXT_BYTES if spec.numpy_dtype.kind not in "biuf" else _NUMBER_BYTES
-    size = math.prod(d if isinstance(d, int) else 1 for d in spec.shape)
-    return len(spec.name) + 8 + size * each
 
 
 @dataclass(frozen=True)
@@ -214,6 +125,10 @@ class Plan:
     service : Service
     image : str
         The image's reference; empty where none is used.
+    loads_image : bool
+        The image comes from an archive on this machine, which `apply` builds: no registry.
+    platform : str
+        What the image is built for; empty: the option of ``modelport image``.
     applier : str
         Who can make the calls; empty: nobody, the `commands` have to be run.
     connection : mapping
@@ -239,6 +154,8 @@ class Plan:
     target: str
     service: Service
     image: str = ""
+    loads_image: bool = False
+    platform: str = ""
     applier: str = ""
     connection: Mapping[str, str] = field(default_factory=dict)
     files: tuple[PlannedFile, ...] = ()
@@ -293,15 +210,12 @@ class Target(Protocol):
     name : str
     settings : type
         A frozen dataclass that extends `Settings`.
-    needs_image : bool
-        Whether an image has to be in a registry before the calls are made.
     cold_start : str
         ``none`` (always running), ``seconds``, ``tens of seconds`` or ``minutes``, and why.
     """
 
     name: str
     settings: type[Settings]
-    needs_image: bool
     cold_start: str
 
     def plan(self, service: Service, settings: Any) -> Plan:

@@ -15,6 +15,7 @@ Chosen = TypeVar("Chosen", bound=Settings)
 _TRUE: Final = ("1", "true", "yes", "on")
 _FALSE: Final = ("0", "false", "no", "off")
 _LABEL: Final = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_WORDS: Final = {int: "a whole number", float: "a number", bool: "yes or no", str: "a text"}
 _UNITS: Final = {
     "": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30,
 }  # fmt: skip
@@ -69,6 +70,11 @@ def describe_settings(kind: type[Settings]) -> list[tuple[str, str, str]]:
     return rows
 
 
+def key_of(pair: str) -> str:
+    """What a ``key=value`` pair sets, as `describe_settings` spells it."""
+    return pair.partition("=")[0].strip().replace("_", "-")
+
+
 def service_name(text: str) -> str:
     """`text` as a DNS label.
 
@@ -117,4 +123,4 @@ def _convert(item: Field[Any], text: str, pair: str) -> Any:
             raise ValueError(text)
         return kind(text)
     except ValueError as error:
-        raise InputError(f"not a {kind.__name__}: {text!r}", where=f"--set {pair}") from error
+        raise InputError(f"not {_WORDS[kind]}: {text!r}", where=f"--set {pair}") from error

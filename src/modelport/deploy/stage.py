@@ -20,15 +20,14 @@ from modelport.deploy.base import (
     Applier,
     Call,
     Connection,
-    Footprint,
     Plan,
     Progress,
     Result,
-    Service,
     Target,
     has_results,
 )
 from modelport.deploy.limits import refuse_exceeded
+from modelport.deploy.service import Footprint, Service
 from modelport.deploy.settings import read_settings, service_name
 
 #: In this order; between ``serve`` and ``shift`` the new server is verified.
@@ -129,7 +128,7 @@ def apply(plan: Plan, verify: Verify, report: Progress) -> str:
                 answers[call.id] = _make(connection, call, answers, report, done)
     except BaseException as error:  # also a defect of ours, and Ctrl-C
         report(f"failed ({error or type(error).__name__}); taking back what was created")
-        _take_back(connection, done, answers, report)
+        _take_back(connection, done[::-1], answers, report)
         raise
     return str(_filled(plan.endpoint, answers))
 
@@ -155,10 +154,16 @@ def destroy(plan: Plan, report: Progress) -> None:
     PlatformError
         What the platform said, after everything else has been tried.
     """
-    lasting = [call for call in plan.calls if call.undo and not has_results(call.undo.parameters)]
-    failed = _take_back(_connect(plan), lasting, {}, report)
+    failed = _take_back(_connect(plan), removal(plan), {}, report)
     if failed:
         raise failed[0]
+
+
+def removal(plan: Plan) -> list[Call]:
+    """The calls that `destroy` undoes, in that order: what can be named without answers."""
+    return [
+        call for call in reversed(plan.calls) if call.undo and not has_results(call.undo.parameters)
+    ]
 
 
 def _connect(plan: Plan) -> Connection:
@@ -198,9 +203,9 @@ def _make(
 def _take_back(
     connection: Connection, calls: list[Call], answers: Mapping[str, Any], report: Progress
 ) -> list[ModelportError]:
-    """Undo calls in reverse order; what could not be undone."""
+    """Undo calls in this order; what could not be undone."""
     failed: list[ModelportError] = []
-    for call in reversed(calls):
+    for call in calls:
         if call.undo is None:
             continue
         try:

@@ -1,8 +1,9 @@
-"""Lambda functions: ``lambda://REGION/FUNCTION[?qualifier=ALIAS]``.
+"""Lambda functions: ``lambda://REGION/FUNCTION[?qualifier=ALIAS&profile=NAME]``.
 
-The function is invoked with the event that an HTTP API would send, so that a version can be asked
-before anything in front of it exists, and whoever may call. Sources: the API reference of
-``Invoke``; "Create AWS Lambda proxy integrations for HTTP APIs" (payload format 2.0).
+With the credentials of `profile`, or those that boto3 finds, the function is invoked with the
+event that an HTTP API would send, so that a version can be asked before anything in front of it
+exists, and whoever may call. Sources: the API reference of ``Invoke``; "Create AWS Lambda proxy
+integrations for HTTP APIs" (payload format 2.0).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from botocore.exceptions import (
 from modelport.core.errors import InputError, UnauthenticatedError, UnavailableError
 from modelport.deploy.verify.base import TIMEOUT_SECONDS, Answer, Ask
 
+_KEYS: Final = {"qualifier", "profile"}
 _FORM: Final = "lambda://REGION/FUNCTION?qualifier=ALIAS"
 
 
@@ -36,13 +38,14 @@ class LambdaAccess:
         parts = urlsplit(url)
         function = parts.path.strip("/")
         query = dict(parse_qsl(parts.query))
-        if not parts.hostname or not function or "/" in function or set(query) - {"qualifier"}:
+        if not parts.hostname or not function or "/" in function or set(query) - _KEYS:
             raise InputError(f"not a Lambda function: {url!r}", hint=_FORM)
         settings = Config(
             connect_timeout=timeout, read_timeout=timeout, retries={"total_max_attempts": 1}
         )
         try:
-            client = boto3.client("lambda", region_name=parts.hostname, config=settings)
+            session = boto3.Session(profile_name=query.get("profile"))
+            client = session.client("lambda", region_name=parts.hostname, config=settings)
         except (BotoCoreError, ValueError) as error:
             raise InputError(f"boto3 cannot reach {url}: {error}") from error
         chosen = {"FunctionName": function}

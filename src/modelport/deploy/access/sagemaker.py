@@ -1,7 +1,7 @@
-"""SageMaker endpoints: ``sagemaker://REGION/ENDPOINT[?model=FILE.tar.gz&variant=NAME]``.
+"""SageMaker endpoints: ``sagemaker://REGION/ENDPOINT[?model=FILE.tar.gz&variant=NAME&profile=…]``.
 
-Requests are signed and sent by boto3's ``sagemaker-runtime``. Source: the API reference of
-``InvokeEndpoint``.
+Requests are signed and sent by boto3's ``sagemaker-runtime``, with the credentials of `profile` or
+those that boto3 finds. Source: the API reference of ``InvokeEndpoint``.
 """
 
 from __future__ import annotations
@@ -47,8 +47,11 @@ class SageMakerAccess:
             raise InputError(
                 f"not a SageMaker endpoint: {url!r}", hint="sagemaker://REGION/ENDPOINT"
             )
-        chosen = {"EndpointName": endpoint}
+        chosen, profile = {"EndpointName": endpoint}, ""
         for key, value in parse_qsl(parts.query):
+            if key == "profile":
+                profile = value
+                continue
             if key not in _QUERY:
                 raise InputError(f"not a choice of an endpoint: {key!r}", where=url, hint="model=…")
             chosen[_QUERY[key]] = value
@@ -56,7 +59,7 @@ class SageMakerAccess:
             connect_timeout=timeout, read_timeout=timeout, retries={"total_max_attempts": 1}
         )
         try:
-            client = boto3.Session().client(
+            client = boto3.Session(profile_name=profile or None).client(
                 "sagemaker-runtime", region_name=parts.hostname, config=settings
             )
         except (BotoCoreError, ValueError) as error:

@@ -29,10 +29,12 @@ from modelport.core.errors import ConflictError, NotFoundError, PlatformError
 from modelport.deploy.azure.archive import archive
 from modelport.deploy.azure.errors import translate
 from modelport.deploy.base import Call, Progress
+from modelport.deploy.keys import shown_key
 
 ARM: Final = "https://management.azure.com"
 _SCOPE: Final = "https://management.azure.com/.default"
 _POLL: Final = 5.0
+_DELETE_SECONDS: Final = 900.0
 _WEB: Final = "2024-04-01"
 
 #: States of a published package, from Kudu.
@@ -41,8 +43,11 @@ _STATES: Final = {0: "pending", 1: "building", 2: "deploying"}
 _FAILED: Final = {
     -1: "it was cancelled", 3: "it failed", 5: "another one is in progress", 6: "only a part works",
 }  # fmt: skip
-#: What the deployment service answers until the app's identity may use the storage.
-_NOT_YET: Final = (403, 404, 502, 503)
+#: What the deployment service answers until the app's identity may use the storage, and the
+#: Resource Manager until the app's host runs.
+_NOT_YET: Final = (403, 404, 500, 502, 503)
+#: Five minutes, five seconds apart.
+_TRIES: Final = 60
 
 Parameters = Mapping[str, Any]
 
@@ -79,7 +84,10 @@ class AzureConnection:
             "resources.get_by_id": self._read,
             "resources.begin_delete_by_id": self._delete,
             "sites.publish": self._publish,
+            "sites.keep": self._keep,
         }
+        #: Whether the app was there before: then its code cannot be taken back.
+        self._existed = False
 
     def call(self, call: Call, parameters: Parameters) -> Mapping[str, Any]:
         """See `modelport.deploy.base.Connection.call`."""
@@ -115,16 +123,32 @@ class AzureConnection:
             f"/resourceGroups/{self._connection['resource-group']}"
         )
         path = f"{scope}/providers/Microsoft.Web/sites/{self._connection['app']}"
-        with _translated("listkeys"):
+        with _translated("listkeys", ("Microsoft.Web/sites/host/listkeys/action",)):
             url = f"{path}/host/default/listkeys?api-version={_WEB}"
-            answer = self._client.send_request(HttpRequest("POST", url))
-            answer.raise_for_status()
+            answer = self._once_it_runs(lambda: self._send("POST", url))
         key = answer.json().get("functionKeys", {}).get("default", "")
-        return {"x-functions-key": key} if key else {}
+        return {**({"x-functions-key": key} if key else {}), **shown_key(self._connection)}
+
+    def _once_it_runs(self, ask: Callable[[], Any]) -> Any:
+        """Ask again while the app's host or its identity is not there yet; at most 60 times."""
+        for left in range(_TRIES, -1, -1):
+            try:
+                answer = ask()
+            except ServiceRequestError:  # the name of a new app is not known everywhere yet
+                if not left:
+                    raise
+            else:
+                if answer.status_code < 300:
+                    return answer
+                if not left or answer.status_code not in _NOT_YET:
+                    raise HttpResponseError(response=answer)
+            time.sleep(_POLL)
+        raise AssertionError  # the last try has returned or raised
 
     def _put(self, parameters: Parameters) -> Any:
         unless = parameters.get("unless")
         if unless is not None and self._exists(unless):
+            self._existed = True
             raise ConflictError(f"{unless['id'].rpartition('/')[2]} exists")
         return self._client.resources.begin_create_or_update_by_id(
             parameters["id"], api_version=parameters["api_version"], parameters=parameters["body"]
@@ -145,9 +169,15 @@ class AzureConnection:
         for resource in parameters["resources"]:
             if not self._exists(resource):
                 continue
-            self._client.resources.begin_delete_by_id(
+            poller = self._client.resources.begin_delete_by_id(
                 resource["id"], api_version=resource["api_version"]
-            ).result()
+            )
+            poller.wait(_DELETE_SECONDS)
+            if not poller.done():
+                raise PlatformError(
+                    f"not deleted after {_DELETE_SECONDS:.0f} s", where=resource["id"]
+                )
+            poller.result()
             deleted.append(resource["id"])
         if not deleted:
             raise NotFoundError("resource", parameters["resources"][0]["id"])
@@ -172,20 +202,16 @@ class AzureConnection:
             parameters["documents"], Path(parameters["package"]), parameters["model"]
         )  # fmt: skip
         url = f"https://{names[0]}/api/publish?RemoteBuild=true&Deployer=modelport"
-        deadline = time.monotonic() + 60 * _POLL
-        while True:
-            late = time.monotonic() > deadline
-            try:
-                answer = self._send("POST", url, data)
-            except ServiceRequestError:  # the name of a new app is not known everywhere yet
-                if late:
-                    raise
-            else:
-                if answer.status_code < 300:
-                    return {"service": names[0], "deployment": answer.text().strip('" \n')}
-                if late or answer.status_code not in _NOT_YET:
-                    raise HttpResponseError(response=answer)
-            time.sleep(_POLL)
+        answer = self._once_it_runs(lambda: self._send("POST", url, data))
+        return {"service": names[0], "deployment": answer.text().strip('" \n')}
+
+    def _keep(self, parameters: Parameters) -> dict[str, Any]:
+        if not self._existed:
+            raise NotFoundError("earlier code of the app", parameters["deployment"])
+        raise PlatformError(
+            f"{self._connection['app']} goes on with the new code: Flex Consumption keeps no other",
+            hint="deploy the earlier package again",
+        )
 
     def _published(
         self, call: Call, answer: Mapping[str, Any], deadline: float, report: Progress

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from modelport.core.errors import ConflictError, NotFoundError, PlatformError
 from modelport.deploy.azure.errors import translate
+from modelport.deploy.azure.traffic import shares_of, shift
 from modelport.deploy.base import Call, Progress
 from modelport.deploy.documents import to_yaml
 
@@ -25,11 +26,14 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own use of marshmallow, not the user's concern
     from azure.ai.ml import MLClient, load_online_deployment, load_online_endpoint
     from azure.ai.ml.exceptions import MlException
-from azure.core.exceptions import AzureError, ResourceNotFoundError
+from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
 from azure.identity import DefaultAzureCredential
 
 _SCOPE: Final = "https://management.azure.com/.default"
 _POLL: Final = 5.0
+#: Fifteen minutes, five seconds apart.
+_TRIES: Final = 180
+_BUSY: Final = 409
 
 Parameters = Mapping[str, Any]
 
@@ -92,6 +96,8 @@ class AzureMLConnection:
         self, call: Call, parameters: Parameters, answer: Mapping[str, Any], report: Progress
     ) -> Mapping[str, Any]:
         """See `modelport.deploy.base.Connection.wait`."""
+        for name, words in answer.get("failed", {}).items():
+            report(f"{name} could not be deleted, which costs its instances on: {words}")
         poller = self._pollers.pop(call.id, None)
         if poller is None:
             return {}
@@ -134,7 +140,7 @@ class AzureMLConnection:
 
     def _delete_endpoint(self, parameters: Parameters) -> Any:
         self._endpoints.get(parameters["name"])  # a DELETE of what is not there is no error
-        return self._endpoints.begin_delete(parameters["name"])
+        return _once_free(lambda: self._endpoints.begin_delete(parameters["name"]))
 
     def _put_deployment(self, parameters: Parameters) -> Any:
         document = parameters.get("create") or parameters["update"]
@@ -155,37 +161,53 @@ class AzureMLConnection:
     def _delete_deployment(self, parameters: Parameters) -> Any:
         key = parameters["name"], parameters["endpoint_name"]
         self._deployments.get(*key)
-        return self._deployments.begin_delete(*key)
+        return _once_free(lambda: self._deployments.begin_delete(*key))
 
     def _delete_others(self, parameters: Parameters) -> dict[str, Any]:
         endpoint, kept = parameters["endpoint_name"], parameters["name"]
         traffic = self._endpoints.get(endpoint).traffic or {}
         every = [found.name for found in self._deployments.list(endpoint)]
         idle = [name for name in every if name != kept and not traffic.get(name)]
+        deleted, failed = [], {}
         for name in idle:
-            self._deployments.begin_delete(name, endpoint).result()
-        return {"deleted": idle}
+            try:
+                self._deployments.begin_delete(name, endpoint).result()
+                deleted.append(name)
+            except (AzureError, MlException) as error:
+                # The new one serves already: what stays costs money, and takes nothing back.
+                failed[name] = translate(error, "online_deployments.begin_delete").line
+        return {"deleted": deleted, "failed": failed}
 
     def _shift(self, parameters: Parameters) -> Any:
         endpoint = self._endpoints.get(parameters["endpoint_name"])
         kind, name = parameters["kind"], parameters["deployment"]
-        shares = _shares(getattr(endpoint, kind))
+        shares = shares_of(getattr(endpoint, kind))
         self._shares[parameters["endpoint_name"], kind] = shares
         shifted = shift(shares, name, parameters["percent"], fill=kind == "traffic")
         setattr(endpoint, kind, shifted)
+        if kind == "traffic" and parameters["percent"]:
+            # Azure refuses a copy of the traffic for what gets a part of it.
+            copies = shares_of(endpoint.mirror_traffic)
+            self._shares[parameters["endpoint_name"], "mirror_traffic"] = copies
+            endpoint.mirror_traffic = {key: copies[key] for key in copies if key != name}
         return self._endpoints.begin_create_or_update(endpoint)
 
     def _shift_back(self, parameters: Parameters) -> Any:
         endpoint = self._endpoints.get(parameters["endpoint_name"])
         kind, name = parameters["kind"], parameters["deployment"]
-        shares = _shares(getattr(endpoint, kind))
+        now = shares_of(endpoint.traffic), shares_of(endpoint.mirror_traffic)
         before = self._shares.pop((parameters["endpoint_name"], kind), None)
-        if before is None:  # `destroy`: nothing is known but that it has to go
-            before = shift(shares, name, 0, fill=kind == "traffic")
-        if before == shares:
+        if before is not None:
+            setattr(endpoint, kind, before)
+        else:  # `destroy`: nothing is known but that it has to go
+            endpoint.traffic = shift(now[0], name, 0, fill=True)
+            endpoint.mirror_traffic = {key: share for key, share in now[1].items() if key != name}
+        copies = self._shares.pop((parameters["endpoint_name"], "mirror_traffic"), None)
+        if copies is not None:
+            endpoint.mirror_traffic = copies
+        if (shares_of(endpoint.traffic), shares_of(endpoint.mirror_traffic)) == now:
             raise NotFoundError("traffic", name)
-        setattr(endpoint, kind, before)
-        return self._endpoints.begin_create_or_update(endpoint)
+        return _once_free(lambda: self._endpoints.begin_create_or_update(endpoint))
 
     def _exists(self, read: Callable[[], Any]) -> bool:
         try:
@@ -201,10 +223,22 @@ class AzureMLConnection:
             return
         try:
             lines = self._deployments.get_logs(document["name"], document["endpoint_name"], 50)
-        except AzureError:
+        except (AzureError, MlException):
             return
         for line in str(lines).splitlines():
             report(f"  {line}")
+
+
+def _once_free(begin: Callable[[], Any]) -> Any:
+    """Begin again while another operation runs: that which is being taken back, after Ctrl-C."""
+    for left in range(_TRIES, -1, -1):
+        try:
+            return begin()
+        except HttpResponseError as error:
+            if error.status_code != _BUSY or not left:
+                raise
+        time.sleep(_POLL)
+    raise AssertionError  # the last try has returned or raised
 
 
 def load_endpoint(document: Mapping[str, Any]) -> Any:
@@ -219,35 +253,6 @@ def load_deployment(document: Mapping[str, Any]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return load_online_deployment(io.StringIO(to_yaml(dict(document))))
-
-
-def shift(shares: Mapping[str, int], name: str, percent: int, *, fill: bool) -> dict[str, int]:
-    """Shares with `percent` for one deployment, and the others in proportion to before.
-
-    Parameters
-    ----------
-    shares : mapping of str to int
-    name : str
-    percent : int
-    fill : bool
-        Whether all shares make 100, as Azure insists for traffic, not for its copies: where
-        there is no other deployment, this one gets everything, or there is none.
-    """
-    others = {key: value for key, value in shares.items() if key != name and value}
-    chosen = {name: percent} if percent else {}
-    if not fill:
-        return chosen  # Azure copies to one deployment only
-    total, rest = sum(others.values()), 100 - percent
-    if not total or not rest:
-        return {name: 100} if percent else {}
-    scaled = {key: value * rest // total for key, value in others.items()}
-    largest = max(others, key=lambda key: others[key])
-    scaled[largest] += rest - sum(scaled.values())
-    return {key: value for key, value in {**scaled, **chosen}.items() if value}
-
-
-def _shares(traffic: Mapping[str, int] | None) -> dict[str, int]:
-    return {name: int(share) for name, share in (traffic or {}).items() if int(share)}
 
 
 def _plain(entity: Any) -> dict[str, Any]:

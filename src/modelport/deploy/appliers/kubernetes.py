@@ -1,12 +1,9 @@
 """Kubernetes' Python client: any object, by server-side apply, and what becomes of it.
 
-Operations of a `Call`: ``create`` (apply what is not there), ``patch`` (apply over what is there;
-answers its state ``before``), ``replace`` (put such a state back), ``recreate`` (delete, then
-create), ``get``, ``delete``, and ``portforward`` (answers the ``url`` of a port here).
+Operations of a `Call`: those of `modelport.deploy.kubernetes.changes`, ``get``, ``portforward``
+(answers the ``url`` of a port here), and ``closeforward``.
 
-Sources: https://kubernetes.io/docs/reference/using-api/server-side-apply/ (who owns which field),
-https://kubernetes.io/docs/reference/using-api/api-concepts/ (paths, Status objects), and
-``kubectl rollout status`` for what a finished rollout is.
+Source: https://kubernetes.io/docs/reference/using-api/api-concepts/ (paths, Status objects).
 """
 
 from __future__ import annotations
@@ -27,31 +24,26 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.dynamic import DynamicClient
 from kubernetes.stream import portforward
 from urllib3.exceptions import HTTPError
+from websocket import WebSocketConnectionClosedException
+from yaml import YAMLError
 
-from modelport.core.errors import ConflictError, NotFoundError, PlatformError
+from modelport.core.errors import NotFoundError, PlatformError
 from modelport.deploy.base import Call, Progress
+from modelport.deploy.kubernetes import objects, refusals
+from modelport.deploy.kubernetes.changes import Changes
 from modelport.deploy.kubernetes.relay import Relay
-from modelport.deploy.kubernetes.state import (
-    object_path,
-    owned_fields,
-    pod_problem,
-    pod_ready,
-    rollout_state,
-    service_state,
-)
+from modelport.deploy.kubernetes.state import pod_ready
+from modelport.deploy.kubernetes.watch import Watch
 
-_MANAGER: Final = "modelport"
 #: Seconds to connect, and to wait for an answer.
 _TIMEOUTS: Final = (10, 60)
 _POLL: float = 1.0
 _LONGEST: Final = 900.0
-_NOT_FOUND: Final = 404
-_CONFLICT: Final = 409
-_HINTS: Final = {
-    401: "log in to the cluster, or choose another one with --set context=…",
-    403: "deployer-role.yaml, written by --out, lists the rights that are needed",
-    409: "another tool manages these fields; --set take-over=true changes them all the same",
-}
+#: How often something is read that an API server did not answer.
+_TRIES: Final = 3
+#: Seconds for which an API server may be away while something is waited for.
+_PATIENCE: float = 60.0
+_LOG_LINES: Final = 20
 
 
 class KubernetesApplier:
@@ -65,15 +57,15 @@ class KubernetesApplier:
         Raises
         ------
         PlatformError
-            When there is no such context, or no configuration at all.
+            When there is no such context, or no configuration that can be used.
         """
         settings = sdk.Configuration()
         context = connection.get("context", "")
         # The SDK has read KUBECONFIG when it was imported, and prints what it finds missing.
         files = os.environ.get("KUBECONFIG", "") or str(Path("~/.kube/config").expanduser())
-        inside = "KUBERNETES_SERVICE_HOST" in os.environ
+        found = any(Path(file).exists() for file in files.split(os.pathsep))
         try:
-            if inside and not any(Path(file).exists() for file in files.split(os.pathsep)):
+            if "KUBERNETES_SERVICE_HOST" in os.environ and not found and not context:
                 config.load_incluster_config(  # type: ignore[no-untyped-call]
                     client_configuration=settings
                 )
@@ -81,7 +73,8 @@ class KubernetesApplier:
                 config.load_kube_config(  # type: ignore[no-untyped-call]
                     config_file=files, context=context or None, client_configuration=settings
                 )
-        except (config.ConfigException, OSError, ValueError) as error:
+        except (config.ConfigException, OSError, YAMLError, ValueError, TypeError, KeyError,
+                AttributeError) as error:  # the last three: YAML, but no kubeconfig  # fmt: skip
             raise PlatformError(
                 f"no access to a Kubernetes cluster: {error}",
                 where=f"context {context}" if context else "",
@@ -99,14 +92,17 @@ class KubernetesConnection:
         self._client = DynamicClient(  # type: ignore[no-untyped-call]
             sdk.ApiClient(settings), discoverer=lambda _client, _cache: None
         )
+        self._relays: dict[str, Relay] = {}
+        changes = Changes(self)
         self._operations: dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
-            "create": self._create,
-            "patch": self._patch,
-            "replace": self._replace,
-            "recreate": self._recreate,
-            "get": self._get,
-            "delete": self._delete,
+            "create": changes.create,
+            "patch": changes.patch,
+            "replace": changes.replace,
+            "recreate": changes.recreate,
+            "delete": changes.delete,
+            "get": self.read,
             "portforward": self._forward,
+            "closeforward": self._close,
         }
 
     def call(self, call: Call, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -128,21 +124,30 @@ class KubernetesConnection:
     ) -> Mapping[str, Any]:
         """Wait for a ``rollout``, a pod that is ``ready``, or an InferenceService (``service``).
 
+        A rollout may take as long as it gets on; ``timeout`` is for everything between two steps.
+
         Raises
         ------
         PlatformError
-            When it failed or took too long, with what its pods and their events say.
+            When it failed or took too long, with what its pods, their events and logs say.
         """
-        look = {"rollout": self._rollout, "ready": self._pod, "service": self._service}
-        deadline = time.monotonic() + float(call.wait.get("timeout", _LONGEST))
-        said = ""
+        watch, limit = Watch(self), float(call.wait.get("timeout", _LONGEST))
+        heard = moved = time.monotonic()
+        said, done = "", False
         while True:
-            done, state, answer = look[call.wait["for"]](call, parameters)
+            try:
+                done, state, answer = watch.look(call.wait, parameters)
+                heard = time.monotonic()
+            except refusals.PassingError as error:
+                if time.monotonic() - heard > _PATIENCE:
+                    raise
+                state = f"no answer: {error}"
             if done:
                 return answer
             if state != said:
                 report(said := state)
-            if time.monotonic() > deadline:
+                moved = time.monotonic() if call.wait["for"] == "rollout" else moved
+            if time.monotonic() - moved > limit:
                 raise PlatformError(f"{parameters['name']} took too long: {state}")
             time.sleep(_POLL)
 
@@ -150,133 +155,61 @@ class KubernetesConnection:
         """Nothing: the forwarded port is the pod's own, and its key is the user's to show."""
         return {}
 
-    def _rollout(self, call: Call, parameters: Mapping[str, Any]) -> _Look:
-        found = self._read(parameters)
-        done, failed, state = rollout_state(found)
-        if not done:
-            for pod in self._new_pods(found, call.wait["selector"]):
-                problem = pod_problem(pod)
-                if problem:
-                    raise PlatformError(self._told(pod, problem))
-        if failed:
-            raise PlatformError(f"Deployment {parameters['name']}: {failed}")
-        return done, state, {"state": state}
+    def find(self, reference: Mapping[str, Any]) -> dict[str, Any]:
+        """An object, with the record of who manages its fields."""
+        return self._at(reference, "get")
 
-    def _pod(self, call: Call, parameters: Mapping[str, Any]) -> _Look:
-        pod = self._read(parameters)
-        if problem := pod_problem(pod):
-            raise PlatformError(self._told(pod, problem))
-        done, state = pod_ready(pod)
-        return done, state, {"state": state}
+    def read(self, reference: Mapping[str, Any]) -> dict[str, Any]:
+        """An object, without that record."""
+        found = self.find(reference)
+        found.get("metadata", {}).pop("managedFields", None)
+        return found
 
-    def _service(self, call: Call, parameters: Mapping[str, Any]) -> _Look:
-        found = self._read(parameters)
-        done, failed, state = service_state(found)
-        if failed:
-            raise PlatformError(f"InferenceService {parameters['name']}: {failed}")
-        if not done:
-            for pod in self._pods(parameters["namespace"], call.wait["selector"]):
-                if problem := pod_problem(pod):
-                    raise PlatformError(self._told(pod, problem))
-        return done, state, {"state": state, "url": found.get("status", {}).get("url", "")}
+    def apply(self, body: Mapping[str, Any], manager: str, *, force: bool) -> dict[str, Any]:
+        """Apply an object, server-side."""
+        return self._at(
+            objects.reference_of(body), "patch", body=dict(body),
+            content_type="application/apply-patch+yaml",
+            field_manager=manager, force_conflicts=force,
+        )  # fmt: skip
 
-    def _new_pods(self, found: Mapping[str, Any], selector: Mapping[str, str]) -> list[Any]:
-        """The pods of a Deployment's newest revision: older ones may well be broken."""
-        namespace = found["metadata"]["namespace"]
-        revision = "deployment.kubernetes.io/revision"
-        newest = found["metadata"].get("annotations", {}).get(revision)
-        owners = {
-            item["metadata"]["uid"]
-            for item in self._list("apps/v1", "ReplicaSet", namespace, selector)
-            if newest and item["metadata"].get("annotations", {}).get(revision) == newest
-        }
-        return [
-            pod
-            for pod in self._pods(namespace, selector)
-            if owners & {owner["uid"] for owner in pod["metadata"].get("ownerReferences", ())}
-        ]
+    def update(self, body: Mapping[str, Any], manager: str) -> dict[str, Any]:
+        """Replace an object."""
+        reference = objects.reference_of(body)
+        return self._at(reference, "put", body=dict(body), field_manager=manager)
 
-    def _pods(self, namespace: str, selector: Mapping[str, str]) -> list[Any]:
-        return self._list("v1", "Pod", namespace, selector)
+    def remove(self, reference: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        """Delete an object."""
+        self._at(reference, "delete", body=dict(options))
 
-    def _list(
-        self, version: str, kind: str, namespace: str, selector: Mapping[str, str]
+    def select(
+        self, api_version: str, kind: str, namespace: str, *, labels: str = "", fields: str = ""
     ) -> list[Any]:
-        labels = ",".join(f"{name}={value}" for name, value in selector.items())
-        path = object_path(version, kind, namespace)
-        found = self._request("get", path, kind, "", label_selector=labels)
+        """The objects of a kind in a namespace that a selector finds."""
+        path = objects.folder_of(api_version, kind, namespace)
+        found = self._object(
+            "get", path, kind, "", label_selector=labels or None, field_selector=fields or None
+        )
         return list(found.get("items", ()))
 
-    def _told(self, pod: Mapping[str, Any], problem: str) -> str:
-        """A pod's problem with its last warnings."""
-        name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
-        text = f"pod {name}: {problem}"
-        try:
-            found = self._request(
-                "get", object_path("v1", "Event", namespace), "Event", "",
-                field_selector=f"involvedObject.name={name},type=Warning",
-            )  # fmt: skip
-        except PlatformError:
-            return text  # the problem matters more than what cannot be read beside it
-        warnings = [f"{e.get('reason')}: {e.get('message')}" for e in found.get("items", ())]
-        return "; ".join([text, *dict.fromkeys(warnings[-3:])])
-
-    def _create(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-        body = parameters["object"]
-        try:
-            self._read(_reference(body))
-        except NotFoundError:
-            return {"object": self._apply(body, force=False)}
-        raise ConflictError(f"{body['kind']} {body['metadata']['name']} exists already")
-
-    def _patch(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-        body = parameters["object"]
-        before = self._request("get", *_place(_reference(body)))
-        after = self._apply(body, force=bool(parameters.get("force")))
-        return {"before": before, "object": after}
-
-    def _replace(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Put an earlier state back: what this manager said then, or else all of it."""
-        before = parameters["object"]
-        own = owned_fields(before, _MANAGER)
-        if own is not None:
-            return {"object": self._apply(own, force=True)}
-        kept = {key: value for key, value in before.items() if key != "status"}
-        server = ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp")
-        kept["metadata"] = {k: v for k, v in before["metadata"].items() if k not in server}
-        path, kind, name = _place(_reference(before))
-        return {"object": self._request("put", path, kind, name, body=kept)}
-
-    def _recreate(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-        body = parameters["object"]
-        reference = _reference(body)
-        deadline = time.monotonic() + _LONGEST
-        try:
-            self._delete(reference)
-            while time.monotonic() < deadline:
-                self._read(reference)
-                time.sleep(_POLL)
-        except NotFoundError:
-            return self._create(parameters)
-        raise PlatformError(f"{body['kind']} {reference['name']} does not go away")
-
-    def _get(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-        return self._read(parameters)
-
-    def _delete(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-        try:
-            self._request("delete", *_place(parameters), body={"propagationPolicy": "Background"})
-        except NotFoundError:
-            if parameters.get("missing") != "ok":
-                raise
-        return {}
+    def log(self, namespace: str, pod: str, container: str, *, previous: bool) -> str:
+        """The end of a container's log, or of what it said before its last restart."""
+        query: list[tuple[str, Any]] = [("tailLines", _LOG_LINES), ("limitBytes", 1 << 16)]
+        query += [("container", container)] if container else []
+        query += [("previous", "true")] if previous else []
+        path = f"{objects.folder_of('v1', 'Pod', namespace)}/{pod}/log"
+        return self._send("get", path, "Pod", pod, query=query).decode(errors="replace")
 
     def _forward(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         """Open a port here that reaches a ready pod, as ``kubectl port-forward`` does."""
         namespace, port = parameters["namespace"], int(parameters["port"])
-        ready = [p for p in self._pods(namespace, parameters["selector"]) if pod_ready(p)[0]]
+        pods = Watch(self).pods(namespace, parameters["selector"])
+        ready = [pod for pod in pods if pod_ready(pod)[0]]
         if not ready:
-            raise PlatformError(f"no pod is ready with the labels {parameters['selector']}")
+            raise PlatformError(
+                f"no pod is ready with the labels {parameters['selector']}",
+                hint="where it has been scaled to zero, one request to it starts a pod",
+            )
         pod = max(ready, key=lambda p: str(p["metadata"].get("creationTimestamp", "")))
         name = pod["metadata"]["name"]
         core = sdk.CoreV1Api(sdk.ApiClient(self._settings))
@@ -290,39 +223,60 @@ class KubernetesConnection:
             opened.socket(port).setblocking(True)
             return _Forwarded(opened, port)
 
+        try:
+            open_remote().close()  # or nobody would hear why not
+        except ApiException as error:
+            raise refusals.forward_refusal(str(error.reason), name) from error
         relay = Relay(open_remote)
-        path = parameters.get("path", "")
-        return {"url": f"http://127.0.0.1:{relay.port}{path}", "pod": name}
+        url = f"http://127.0.0.1:{relay.port}{parameters.get('path', '')}"
+        self._relays[url] = relay
+        return {"url": url, "pod": name}
 
-    def _read(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        found = self._request("get", *_place(parameters))
-        found.get("metadata", {}).pop("managedFields", None)
-        return found
+    def _close(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        relay = self._relays.pop(parameters["url"], None)
+        if relay is None:
+            raise NotFoundError("forwarded port", parameters["url"])
+        relay.close()
+        return {}
 
-    def _apply(self, body: Mapping[str, Any], *, force: bool) -> dict[str, Any]:
-        path, kind, name = _place(_reference(body))
-        return self._request(
-            "patch", path, kind, name, body=dict(body),
-            content_type="application/apply-patch+yaml",
-            field_manager=_MANAGER, force_conflicts=force,
-        )  # fmt: skip
+    def _at(self, reference: Mapping[str, Any], method: str, **more: Any) -> dict[str, Any]:
+        path = objects.path_of(reference)
+        return self._object(method, path, reference["kind"], reference["name"], **more)
 
-    def _request(self, method: str, path: str, kind: str, name: str, **more: Any) -> dict[str, Any]:
+    def _object(self, method: str, path: str, kind: str, name: str, **more: Any) -> dict[str, Any]:
+        text = self._send(method, path, kind, name, **more).decode()
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise PlatformError(f"no answer of Kubernetes: {text[:200]}", where=path)
+        return answer
+
+    def _send(self, method: str, path: str, kind: str, name: str, **more: Any) -> bytes:
+        for _ in range(_TRIES - 1 if method == "get" else 0):
+            try:
+                return self._once(method, path, kind, name, **more)
+            except refusals.PassingError:
+                time.sleep(_POLL)
+        return self._once(method, path, kind, name, **more)
+
+    def _once(
+        self, method: str, path: str, kind: str, name: str, query: Any = (), **more: Any
+    ) -> bytes:
         try:
             answer = self._client.request(
-                method, path, query_params=[], header_params={},
-                serializer=lambda _client, value: value, _request_timeout=_TIMEOUTS, **more,
+                method, path, query_params=list(query), header_params={}, serialize=False,
+                _request_timeout=_TIMEOUTS, **more,
             )  # fmt: skip
         except ApiException as error:
-            raise _translated(error, method, kind, name) from error
+            text = error.body or ""
+            body = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+            said = str(error.reason or "")
+            raise refusals.refusal(error.status or 0, body, said, method, kind, name) from error
         except HTTPError as error:
-            raise PlatformError(
-                f"the API server {self._settings.host} cannot be reached: {error}",
-                hint="is the cluster up, and is this its address? kubectl cluster-info",
-            ) from error
-        if not isinstance(answer, dict):
-            raise PlatformError(f"no answer of Kubernetes: {str(answer)[:200]}", where=path)
-        return answer
+            raise refusals.unreachable(self._settings.host, error) from error
+        return bytes(answer.data)
 
 
 class _Forwarded:
@@ -333,6 +287,17 @@ class _Forwarded:
         inner = opened.socket(port)
         self.recv, self.sendall, self.shutdown = inner.recv, inner.sendall, inner.shutdown
         self._inner = inner
+        web = opened.websocket
+        receive = web.recv_data_frame
+
+        def received(*arguments: Any) -> Any:
+            try:
+                return receive(*arguments)
+            except OSError as error:  # the SDK's thread knows no other end, and would print it
+                web.shutdown()
+                raise WebSocketConnectionClosedException(str(error)) from error
+
+        web.recv_data_frame = received
 
     def close(self) -> None:
         """Close both ends. The SDK's thread forgets its socket once a close frame has come."""
@@ -343,47 +308,3 @@ class _Forwarded:
                 web.shutdown()
             elif web.sock is not None:
                 web.sock.shutdown(socket.SHUT_RDWR)  # wakes the thread, which then closes it
-
-
-_Look = tuple[bool, str, Mapping[str, Any]]
-
-
-def _reference(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What finds an object again."""
-    metadata = body["metadata"]
-    return {
-        "apiVersion": body["apiVersion"],
-        "kind": body["kind"],
-        "name": metadata["name"],
-        "namespace": metadata["namespace"],
-    }
-
-
-def _place(reference: Mapping[str, Any]) -> tuple[str, str, str]:
-    """An object's path, kind and name."""
-    kind, name = reference["kind"], reference["name"]
-    path = object_path(reference["apiVersion"], kind, reference["namespace"])
-    return f"{path}/{name}", kind, name
-
-
-def _translated(error: ApiException, method: str, kind: str, name: str) -> Exception:
-    """The API server's Status object as one of our errors."""
-    try:
-        status = json.loads(error.body or "{}")
-    except ValueError:
-        status = {}
-    status = status if isinstance(status, dict) else {}
-    message = str(status.get("message") or error.reason or f"status {error.status}")
-    details = status.get("details") or {}
-    if error.status == _NOT_FOUND:
-        if method in ("get", "delete") and details.get("name", name) == name:
-            return NotFoundError(kind, name)
-        if not details.get("name"):
-            return PlatformError(
-                message, hint=f"does this cluster know {kind}? kubectl api-resources"
-            )
-        return PlatformError(message, hint=f"kubectl create namespace {details['name']}")
-    causes = [f"{c.get('field')}: {c.get('message')}" for c in details.get("causes") or ()]
-    if error.status == _CONFLICT and causes:
-        message += " (" + "; ".join(causes) + ")"
-    return PlatformError(f"{message} (status {error.status})", hint=_HINTS.get(error.status, ""))

@@ -7,6 +7,7 @@ operations' names in lower case with dashes.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 from typing import Final
 
@@ -18,25 +19,27 @@ _WAITS: Final = {"endpoint-in-service": "endpoint-in-service"}
 
 
 def request_files(calls: Iterable[Call]) -> tuple[PlannedFile, ...]:
-    """One file with the parameters of each call; also of what is done when it exists already."""
-    files = []
-    for call in calls:
-        for one in (call, call.otherwise):
-            if one is call.otherwise and one is not None and one.parameters == call.parameters:
-                continue
-            if one is not None and not has_results(one.parameters):
-                purpose = f"{one.service}.{one.operation}: {one.purpose}"
-                files.append(PlannedFile(f"{one.id}.json", to_json(one.parameters), purpose))
-    return tuple(files)
+    """One file with the parameters of each call that creates or changes something."""
+    return tuple(
+        PlannedFile(
+            f"{call.id}.json", to_json(call.parameters), f"{call.service}.{call.operation}: "
+            f"{call.purpose}",
+        )
+        for call in calls
+        if _by_hand(call)
+    )  # fmt: skip
 
 
 def commands_of(calls: Iterable[Call], region: str, profile: str) -> tuple[str, ...]:
-    """The commands that create everything, in order, in the folder of the files."""
-    head = "aws" + (f" --profile {profile}" if profile else "") + f" --region {region}"
+    """The commands that create everything, in order, in the folder of the files.
+
+    What updates an endpoint is left out: there is none yet.
+    """
+    head = "aws" + (f" --profile {shlex.quote(profile)}" if profile else "") + f" --region {region}"
     number = f"{head} sts get-caller-identity --query Account --output text"
     lines = [f'sed -i "s/{ACCOUNT}/$({number})/g" *.json']
     for call in calls:
-        if call.wait.get("missing"):
+        if not _by_hand(call) or call.operation.startswith("Update"):
             continue
         lines.append(f"{head} {_command(call)} --cli-input-json file://{call.id}.json")
         waiter = _WAITS.get(str(call.wait.get("until", "")))
@@ -46,6 +49,12 @@ def commands_of(calls: Iterable[Call], region: str, profile: str) -> tuple[str, 
     return tuple(lines)
 
 
+def _by_hand(call: Call) -> bool:
+    """Whether it changes something, and can be written down."""
+    reads = call.operation.startswith(("Describe", "Get", "Head"))
+    return not (reads or call.service == "s3" or has_results(call.parameters))
+
+
 def _command(call: Call) -> str:
     dashed = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", call.operation).lower()
-    return f"{'s3api' if call.service == 's3' else call.service} {dashed}"
+    return f"{call.service} {dashed}"

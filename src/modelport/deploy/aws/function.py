@@ -7,14 +7,16 @@ developer guide, "AWS::Serverless::Function"; the CloudFormation references of A
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from modelport.core.errors import InputError
 from modelport.deploy.aws.front import LIVE, LOG_SKIPS, FrontSettings, front, with_skips
-from modelport.deploy.aws.place import Place, image_of
+from modelport.deploy.aws.place import Place
 from modelport.deploy.aws.roles import allow, policy, role_of, tag_values, trust_policy
-from modelport.deploy.base import Service
+from modelport.deploy.service import Service
 from modelport.deploy.settings import setting
 
 #: The alias that is verified before the one that callers use moves.
@@ -27,6 +29,12 @@ PRINCIPAL: Final = "lambda.amazonaws.com"
 _WHOLE: Final = 1769
 _LEAST: Final = 512
 _RUNTIME: Final = "python3.12"
+#: Source: the API reference of ``PutRetentionPolicy``.
+_LOG_DAYS: Final = (
+    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922,
+    3288, 3653,
+)  # fmt: skip
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _SKIPPED: Final = (
     ("CKV_AWS_115", "--set reserved-concurrency=… limits it; by default the account's pool does"),
     ("CKV_AWS_116", "callers wait for the answer: nothing is lost that a queue would keep"),
@@ -44,6 +52,7 @@ class LambdaSettings(FrontSettings):
     role: str = setting("", "ARN of the execution role (default: one is created)")
     create_repository: bool = setting(False, "create the image's ECR repository")
     package: str = setting("image", "how the code gets there", ("image", "zip"))
+    bucket: str = setting("", "zip: S3 bucket of this account and region, for minutes")
     memory: int = setting(0, "MiB; the processor grows with it (0: computed)")
     architecture: str = setting("x86_64", "the image's architecture", ("x86_64", "arm64"))
     reserved_concurrency: int = setting(0, "at most so many requests at a time (0: no limit)")
@@ -99,6 +108,27 @@ class Function:
             found["MODELPORT_MODELS"] = f"/var/task/models/{self.service.model}"
         return found
 
+    @property
+    def archive(self) -> str:
+        """The key of the zip file in the bucket."""
+        return f"modelport/{self.name}-{self.service.tag}-{self.settings.architecture}.zip"
+
+    @property
+    def platform(self) -> str:
+        """The architecture as images spell it."""
+        return "linux/arm64" if self.settings.architecture == "arm64" else "linux/amd64"
+
+    @property
+    def machine(self) -> str:
+        """The architecture as wheels spell it."""
+        return "aarch64" if self.settings.architecture == "arm64" else "x86_64"
+
+    def address(self, alias: str) -> str:
+        """Where `verify` asks an alias, and with whose credentials."""
+        asked = {"qualifier": alias, "profile": self.settings.profile}
+        query = urlencode({key: value for key, value in asked.items() if value})
+        return f"lambda://{self.place.region}/{self.name}?{query}"
+
     def configuration(self) -> dict[str, Any]:
         """What ``UpdateFunctionConfiguration`` and ``CreateFunction`` have in common."""
         return {
@@ -107,7 +137,7 @@ class Function:
             "Description": f"modelport: {self.service.model}",
             "MemorySize": self.memory,
             "Timeout": self.settings.timeout,
-            "ImageConfig": {"EntryPoint": list(ENTRY_POINT), "Command": [HANDLER]},
+            **self._start(),
             "Environment": {"Variables": self.environment},
             "TracingConfig": {"Mode": "PassThrough"},
             "LoggingConfig": {"LogFormat": "JSON", "LogGroup": self.log_group},
@@ -117,12 +147,25 @@ class Function:
         """``CreateFunction``."""
         return {
             **self.configuration(),
-            "PackageType": "Image",
-            "Code": {"ImageUri": image_of(self.service, self.settings.image)},
+            "PackageType": "Zip" if self.settings.package == "zip" else "Image",
+            "Code": self.code(),
             "Architectures": [self.settings.architecture],
             "Publish": False,
             "Tags": tag_values(self.service),
         }
+
+    def code(self) -> dict[str, Any]:
+        """Where Lambda takes the code from."""
+        if self.settings.package == "zip":
+            return {"S3Bucket": self.settings.bucket, "S3Key": self.archive}
+        return {"ImageUri": self.service.image(self.settings.image)}
+
+    def _start(self) -> dict[str, Any]:
+        """What is run; a zip's versions start from a snapshot in which the model is loaded."""
+        if self.settings.package == "zip":
+            snapshot = {"ApplyOn": "PublishedVersions"}
+            return {"Runtime": _RUNTIME, "Handler": HANDLER, "SnapStart": snapshot}
+        return {"ImageConfig": {"EntryPoint": list(ENTRY_POINT), "Command": [HANDLER]}}
 
     def trust(self) -> dict[str, Any]:
         """Lambda may act as the role."""
@@ -184,7 +227,8 @@ class Function:
         properties: dict[str, Any] = {
             "FunctionName": self.name,
             "Description": common["Description"],
-            **self._code(common["ImageConfig"]),
+            **self._start(),
+            **self._code(),
             "Architectures": [settings.architecture],
             "MemorySize": self.memory,
             "Timeout": settings.timeout,
@@ -204,17 +248,10 @@ class Function:
             properties["FunctionUrlConfig"] = {"AuthType": auth_type(settings)}
         return {"Type": "AWS::Serverless::Function", "Properties": properties}
 
-    def _code(self, image_config: Any) -> dict[str, Any]:
+    def _code(self) -> dict[str, Any]:
         if self.settings.package == "zip":
-            return {
-                "PackageType": "Zip",
-                "Runtime": _RUNTIME,
-                "Handler": HANDLER,
-                "CodeUri": "build/",
-                "SnapStart": {"ApplyOn": "PublishedVersions"},
-            }
-        image = image_of(self.service, self.settings.image)
-        return {"PackageType": "Image", "ImageUri": image, "ImageConfig": image_config}
+            return {"PackageType": "Zip", "CodeUri": "build/"}
+        return {"PackageType": "Image", "ImageUri": self.service.image(self.settings.image)}
 
 
 def auth_type(settings: LambdaSettings) -> str:
@@ -233,6 +270,20 @@ def refuse_wrong(settings: LambdaSettings) -> None:
     if settings.package == "zip" and settings.image:
         raise InputError(
             "a zip has no image", where="--set image", hint="leave out --set image, or package=zip"
+        )
+    if settings.bucket and settings.package != "zip":
+        raise InputError(
+            "only a zip goes through a bucket", where="--set bucket",
+            hint="leave out --set bucket, or --set package=zip",
+        )  # fmt: skip
+    if settings.bucket and not _BUCKET.fullmatch(settings.bucket):
+        raise InputError(
+            f"not the name of a bucket: {settings.bucket!r}", hint="--set bucket=my-bucket"
+        )
+    if settings.log_days not in _LOG_DAYS:
+        days = ", ".join(map(str, _LOG_DAYS))
+        raise InputError(
+            f"a log cannot be kept for {settings.log_days} days", hint=f"--set log-days=, of {days}"
         )
     if settings.reserved_concurrency < 0:
         raise InputError(

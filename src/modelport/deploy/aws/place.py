@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from modelport.core.errors import InputError
-from modelport.deploy.base import Call, Service
+from modelport.deploy.base import Call
 
 #: The applier replaces it in every text.
 ACCOUNT: Final = "<account>"
 #: The applier makes a mapping of the key-value pairs below it: earlier calls may answer the keys.
 PAIRS: Final = "<pairs>"
-#: What stands where a plan has no image yet.
-NO_IMAGE: Final = "<set image=registry/repository>"
+#: The applier puts in the bytes of what is made from the mapping below it.
+BUILT: Final = "<built>"
 #: Unpacked bytes of the server with its libraries, as built for Python 3.11: 203 MB.
 SERVER_SIZE: Final = 203_000_000
 
@@ -79,10 +79,16 @@ def find_place(target: str, region: str, image: str) -> Place:
     Raises
     ------
     InputError
-        When the region is not known, no region, or not the image's: both platforms pull only
-        from ECR in their own region.
+        When the region is not known, no region, or not the image's, or the image is elsewhere:
+        both platforms pull only from ECR in their own region.
     """
     found = _ECR.fullmatch(image)
+    if image and not found:
+        raise InputError(
+            f"{target} takes images from ECR alone, and not {image}",
+            where=f"image={image}",
+            hint="--set image=NUMBER.dkr.ecr.REGION.amazonaws.com/NAME",
+        )
     chosen = region or (found["region"] if found else "")
     if not chosen:
         raise InputError(
@@ -99,19 +105,9 @@ def find_place(target: str, region: str, image: str) -> Place:
     return Place(chosen, found["account"], found["repository"]) if found else Place(chosen)
 
 
-def image_of(service: Service, image: str) -> str:
-    """The image's reference: pinned, or where it will be."""
-    if not image:
-        return NO_IMAGE
-    return image if "@" in image else f"{image}:{service.tag}"
-
-
-def image_notes(target: str, image: str, place: Place) -> list[str]:
+def image_notes(image: str, place: Place) -> list[str]:
     """What is to be known about the image before it is pushed."""
     notes = []
-    if image and not place.registry:
-        host = image.partition("/")[0]
-        notes.append(f"{host} is no private ECR registry: {target} refuses images from elsewhere")
     if "@sha256:" not in image:
         notes.append("--yes builds the image, pushes it, and pins it by its digest")
     if place.repository:

@@ -15,7 +15,8 @@ from typing import Any, Final
 from modelport.core.digest import sha256_bytes
 from modelport.core.errors import InputError
 from modelport.deploy.aws.place import ACCOUNT, Place
-from modelport.deploy.base import Call, Service
+from modelport.deploy.base import Call, Result
+from modelport.deploy.service import Service
 
 _ROLE: Final = re.compile(r"arn:aws[-a-z]*:iam::\d{12}:role/.+")
 _DOCUMENT_VERSION: Final = "2012-10-17"
@@ -59,8 +60,8 @@ def policy(statements: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"Version": _DOCUMENT_VERSION, "Statement": [dict(s) for s in statements]}
 
 
-def allow(name: str, actions: Sequence[str], resource: str, **more: Any) -> dict[str, Any]:
-    """One statement: these actions on that resource."""
+def allow(name: str, actions: Sequence[str], resource: Any, **more: Any) -> dict[str, Any]:
+    """One statement: these actions on that resource, or on those."""
     return {"Sid": name, "Effect": "Allow", "Action": list(actions), "Resource": resource, **more}
 
 
@@ -88,21 +89,36 @@ def role_calls(
             f"delete the role {name}", ("iam:DeleteRole",),
         ),
     )  # fmt: skip
-    inline = {"RoleName": name, "PolicyName": "modelport"}
+    return [create, *_policy_calls(name, _compact(rights))]
+
+
+def _policy_calls(role: str, document: str) -> list[Call]:
+    """Say what the role may do; an update that fails gives it its former rights back."""
+    inline = {"RoleName": role, "PolicyName": "modelport"}
+    former = Call(
+        "former-role-policy", "iam", "GetRolePolicy", inline,
+        "see what the role may do now, if it exists", ("iam:GetRolePolicy",),
+        wait={"missing": "allowed", "default": {"PolicyDocument": document}},
+    )  # fmt: skip
     delete = undone(
         "role-policy", "iam", "DeleteRolePolicy", inline, "the role's policy",
         "iam:DeleteRolePolicy",
     )  # fmt: skip
+    back = Call(
+        "restore-role-policy", "iam", "PutRolePolicy",
+        {**inline, "PolicyDocument": Result("former-role-policy", "PolicyDocument")},
+        "give the role its former rights", ("iam:PutRolePolicy",),
+    )  # fmt: skip
     put = Call(
-        "put-role-policy", "iam", "PutRolePolicy", {**inline, "PolicyDocument": _compact(rights)},
+        "put-role-policy", "iam", "PutRolePolicy", {**inline, "PolicyDocument": document},
         "say what the role may do", ("iam:GetRolePolicy", "iam:PutRolePolicy"), undo=delete,
     )  # fmt: skip
-    return [create, only_new(put)]
+    return [former, only_new(put, back)]
 
 
-def only_new(put: Call) -> Call:
-    """A put that is taken back only when nothing was there before."""
-    again = replace(put, id=f"{put.id}-again", undo=None)
+def only_new(put: Call, back: Call | None = None) -> Call:
+    """A put that is deleted only when nothing was there before; `back` restores what was."""
+    again = replace(put, id=f"{put.id}-again", undo=back)
     return replace(put, wait={**put.wait, "only": "new"}, otherwise=again)
 
 

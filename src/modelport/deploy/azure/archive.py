@@ -80,7 +80,10 @@ def _inside(folder: Path) -> Iterable[Path]:
     return (
         path
         for path in folder.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
+        if path.is_file()
+        and not any(
+            part == "__pycache__" or part.startswith(".") for part in path.relative_to(folder).parts
+        )
     )
 
 

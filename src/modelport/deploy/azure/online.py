@@ -11,8 +11,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
-from modelport.deploy.base import Service, Settings
+from modelport.deploy.base import Settings
 from modelport.deploy.documents import to_yaml
+from modelport.deploy.service import Service
 from modelport.deploy.settings import setting
 
 _SCHEMA: Final = "https://azuremlschemas.azureedge.net/latest/managedOnline{}.schema.json"
@@ -44,6 +45,9 @@ class AzureMLSettings(Settings):
     instance_type: str = setting("Standard_F2s_v2", "size of each instance")
     instances: int = setting(2, "instances; with one, an update of the platform is a gap")
     max_instances: int = setting(0, "scale up to this many by processor load (0: no autoscaling)")
+    identity: str = setting(
+        "", "identifier of a user-assigned identity that may pull the image (default: its own)"
+    )
     auth_mode: str = setting(
         "aad_token", "how callers authenticate", ("aad_token", "key", "aml_token")
     )
@@ -60,17 +64,12 @@ def named(service: Service) -> str:
     return f"m-{service.tag}"
 
 
-def image_of(service: Service, settings: AzureMLSettings) -> str:
-    """The image's reference, or what has to be set."""
-    if not settings.image:
-        return "<set image=registry/repository>"
-    return settings.image if "@" in settings.image else f"{settings.image}:{service.tag}"
-
-
 def endpoint_of(service: Service, settings: AzureMLSettings) -> dict[str, Any]:
     """The endpoint, which gets its traffic later."""
+    own = {"user_assigned_identities": [{"resource_id": settings.identity}]}
     return {
         "name": service.name,
+        **({"identity": {"type": "user_assigned", **own}} if settings.identity else {}),
         "auth_mode": settings.auth_mode,
         "public_network_access": "enabled" if settings.public else "disabled",
         "tags": {"modelport": service.model},
@@ -87,8 +86,8 @@ def deployment_of(service: Service, settings: AzureMLSettings) -> dict[str, Any]
         "endpoint_name": service.name,
         "environment": {
             "name": f"modelport-{service.name}",
-            "version": _version(image_of(service, settings)),
-            "image": image_of(service, settings),
+            "version": _version(service.image(settings.image)),
+            "image": service.image(settings.image),
             "tags": {"modelport": service.model},
             "inference_config": {
                 "liveness_route": {"port": _PORT, "path": "/healthz"},

@@ -10,6 +10,7 @@ app", and "Connecting to host storage with an identity" for the role that the ho
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +21,8 @@ STORAGE: Final = "2023-05-01"
 AUTHORIZATION: Final = "2022-04-01"
 #: "Storage Blob Data Owner": the least that the Functions host itself works with.
 _BLOB_OWNER: Final = "b7e6dc6d-f1e8-4753-8033-0f276bb0955b"
+#: "Key Vault Secrets User": reads the values of secrets.
+_VAULT_READER: Final = "4633458b-17de-408a-b874-0445c86b69e6"
 CONTAINER: Final = "packages"
 
 
@@ -39,6 +42,8 @@ class App:
     variables : mapping of str to str
         Application settings.
     tags : mapping of str to str
+    secret : tuple of (str, str)
+        A vault of the same resource group and the name of the secret with the key, or empty texts.
     """
 
     name: str
@@ -52,6 +57,7 @@ class App:
     concurrency: int
     variables: Mapping[str, str]
     tags: Mapping[str, str]
+    secret: tuple[str, str] = ("", "")
 
 
 def template(app: App) -> dict[str, Any]:
@@ -70,6 +76,7 @@ def template(app: App) -> dict[str, Any]:
             _site(app),
             *(_no_password(app, kind) for kind in ("ftp", "scm")),
             _role(app),
+            *([_reader(app)] if all(app.secret) else []),
         ],
     }  # fmt: skip
 
@@ -77,7 +84,10 @@ def template(app: App) -> dict[str, Any]:
 def resources(scope: str, app: App) -> list[dict[str, str]]:
     """What the template creates, in the order in which it can be deleted."""
     web, storage = f"{scope}/providers/Microsoft.Web", f"{scope}/providers/Microsoft.Storage"
+    role = f"{scope}/providers/{_secret(app)}/providers/Microsoft.Authorization/roleAssignments/"
+    reader = {"id": f"{role}{_reader_name(app)}", "api_version": AUTHORIZATION}
     return [
+        *([reader] if all(app.secret) else []),
         {"id": f"{web}/sites/{app.name}", "api_version": WEB},
         {"id": f"{web}/serverfarms/{app.name}", "api_version": WEB},
         {"id": f"{storage}/storageAccounts/{app.storage}", "api_version": STORAGE},
@@ -109,7 +119,7 @@ def _account(app: App) -> dict[str, Any]:
         "tags": dict(app.tags),
         "metadata": _accepted(**reasons),
         "kind": "StorageV2",
-        "sku": {"name": "Standard_ZRS"},
+        "sku": {"name": "Standard_LRS"},
         "properties": {
             "accessTier": "Hot",
             "allowBlobPublicAccess": False,
@@ -243,24 +253,47 @@ def _no_password(app: App, kind: str) -> dict[str, Any]:
 
 
 def _role(app: App) -> dict[str, Any]:
-    """The app's identity may use the blobs of its own account, and nothing else."""
+    """The app's identity may use the blobs of its own account."""
     site = f"resourceId('Microsoft.Web/sites', '{app.name}')"
     account = f"resourceId('Microsoft.Storage/storageAccounts', '{app.storage}')"
+    return _assignment(
+        app,
+        name=f"[guid({account}, {site}, '{_BLOB_OWNER}')]",
+        scope=f"Microsoft.Storage/storageAccounts/{app.storage}",
+        role=_BLOB_OWNER,
+        after=[_id("Microsoft.Storage/storageAccounts", app.storage)],
+    )
+
+
+def _reader(app: App) -> dict[str, Any]:
+    """And read the one secret with the key. Its name is known here, so that it can be deleted."""
+    return _assignment(
+        app, name=_reader_name(app), scope=_secret(app), role=_VAULT_READER, after=[]
+    )
+
+
+def _secret(app: App) -> str:
+    vault, name = app.secret
+    return f"Microsoft.KeyVault/vaults/{vault}/secrets/{name}"
+
+
+def _reader_name(app: App) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{app.storage}/{app.name}/{_secret(app)}"))
+
+
+def _assignment(app: App, *, name: str, scope: str, role: str, after: list[str]) -> dict[str, Any]:
+    site = f"resourceId('Microsoft.Web/sites', '{app.name}')"
     return {
         "type": "Microsoft.Authorization/roleAssignments",
         "apiVersion": AUTHORIZATION,
-        "name": f"[guid({account}, {site}, '{_BLOB_OWNER}')]",
-        "scope": f"Microsoft.Storage/storageAccounts/{app.storage}",
+        "name": name,
+        "scope": scope,
         "properties": {
             "principalId": f"[reference({site}, '{WEB}', 'Full').identity.principalId]",
             "principalType": "ServicePrincipal",
             "roleDefinitionId": (
-                "[subscriptionResourceId('Microsoft.Authorization/roleDefinitions', "
-                f"'{_BLOB_OWNER}')]"
+                f"[subscriptionResourceId('Microsoft.Authorization/roleDefinitions', '{role}')]"
             ),
         },
-        "dependsOn": [
-            _id("Microsoft.Web/sites", app.name),
-            _id("Microsoft.Storage/storageAccounts", app.storage),
-        ],
+        "dependsOn": [_id("Microsoft.Web/sites", app.name), *after],
     }

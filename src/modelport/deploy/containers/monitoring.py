@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from modelport.deploy.base import Footprint
+from modelport.core.options import ServeOptions
+from modelport.deploy.service import Footprint
 
 JOB: Final = "modelport"
 #: Upper bounds of the server's latency histogram: an alert between two of them would guess.
 _BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _SLOWER: Final = 10
-#: `ServeOptions.max_queue`: beyond it requests are refused.
-_QUEUE: Final = 1024
+#: Beyond it requests are refused.
+_QUEUE: Final = ServeOptions.max_queue
 
 
 def scrape_config(server: str, key_file: str) -> dict[str, Any]:

@@ -7,10 +7,9 @@ import socket
 import ssl
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
-from modelport.core.errors import InputError
 from modelport.deploy.diagnosis.base import Finding
+from modelport.deploy.verify.address import read_server
 
 #: Ports of model servers and of what stands before them, and whose they are by default.
 USUAL_PORTS: Final = {
@@ -53,18 +52,11 @@ def read_place(url: str) -> Place:
     Raises
     ------
     InputError
-        When it is no address of an HTTP server.
+        When it is no address of a web server, or holds a password.
     """
-    parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise InputError(f"the address has a wrong port: {url}") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"not the address of a server: {url!r}", hint="http://host:port/…")
-    return Place(
-        url, parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)
-    )
+    parts = read_server(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return Place(url, parts.scheme, parts.hostname or "", port)
 
 
 def diagnose_connection(place: Place) -> list[Finding]:
@@ -240,5 +232,5 @@ def _raw(place: Place) -> socket.socket:
 
 
 def _request(place: Place) -> bytes:
-    head = f"GET /v2/health/live HTTP/1.1\r\nhost: {place.host}\r\nconnection: close\r\n\r\n"
-    return head.encode("idna" if not place.host.isascii() else "ascii")
+    host = f"[{place.host}]" if ":" in place.host else place.host.encode("idna").decode()
+    return f"GET /v2/health/live HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from modelport.deploy.diagnosis.base import NOTE, Finding
+from modelport.deploy.diagnosis.base import FAULT, NOTE, Finding
 
 FILE: Final = "failures.toml"
 
@@ -72,3 +72,21 @@ def failures_of(target: str, message: str = "") -> list[Failure]:
     found = [f for f in read_failures() if not target or not f.targets or target in f.targets]
     found.sort(key=lambda failure: not failure.targets)
     return [failure for failure in found if not message or failure.explains(message)]
+
+
+def explained(platform: str, said: str, symptom: str) -> Finding | None:
+    """What a platform is known for, of what its endpoint said; None: nothing that it tells of.
+
+    Parameters
+    ----------
+    platform : str
+        A target; empty: none that is known, and nothing is explained.
+    said : str
+        The answer's status and text.
+    symptom : str
+        What the finding says is seen.
+    """
+    for failure in failures_of(platform, said) if platform else ():
+        if failure.targets:
+            return replace(failure.finding(FAULT), symptom=symptom)
+    return None

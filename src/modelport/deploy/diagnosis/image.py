@@ -9,32 +9,58 @@ from typing import Any, Final
 from modelport.core.errors import InputError
 from modelport.deploy.diagnosis.base import Finding
 
-#: Platforms that run one architecture alone, or this one unless told otherwise.
-_AMD64: Final = ("cloudrun", "lambda", "sagemaker", "vertex", "azureml", "azure-functions")
+#: Platforms that run images for one architecture.
+_ONE_ARCHITECTURE: Final = (
+    "cloudrun",
+    "lambda",
+    "sagemaker",
+    "vertex",
+    "azureml",
+    "azure-functions",
+)
 _CAPABILITY: Final = "com.amazonaws.sagemaker.capabilities.accept-bind-to-port"
 #: Manifests of attestations say this instead of a platform.
 _UNKNOWN: Final = "unknown"
 
 
-def diagnose_image(layout: Path, target: str) -> list[Finding]:
+def diagnose_image(layout: Path, target: str, architecture: str = "amd64") -> list[Finding]:
     """Hold an image against what a target takes.
+
+    Parameters
+    ----------
+    layout : Path
+    target : str
+    architecture : str
+        Of the machines that it would run on: ``amd64``, ``arm64``.
 
     Raises
     ------
     InputError
         When `layout` is no OCI image layout.
     """
-    manifests = _manifests(layout)
-    configurations = [_read(layout, m["config"]["digest"]) for m in manifests]
+    try:
+        manifests = _manifests(layout)
+        configurations = [_read(layout, m["config"]["digest"]) for m in manifests]
+        return _diagnose(manifests, configurations, target, architecture)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"the image layout is damaged: {error!r}", where=str(layout)) from error
+
+
+def _diagnose(
+    manifests: list[dict[str, Any]],
+    configurations: list[dict[str, Any]],
+    target: str,
+    architecture: str,
+) -> list[Finding]:
     platforms = [f"{c.get('os')}/{c.get('architecture')}" for c in configurations]
     found: list[Finding] = []
-    if target in _AMD64 and not any("amd64" in platform for platform in platforms):
+    if target in _ONE_ARCHITECTURE and f"linux/{architecture}" not in platforms:
         found.append(
             Finding(
-                f"the image is for {', '.join(platforms)}, and {target} runs linux/amd64",
+                f"the image is for {', '.join(platforms)}, and {target} runs linux/{architecture}",
                 "it was built for another processor: it would end with 'exec format error', or "
                 "without any log",
-                "modelport image PACKAGE --platform linux/amd64",
+                f"modelport image PACKAGE --platform linux/{architecture}",
             )
         )
     if target == "lambda" and len(manifests) > 1:
@@ -42,7 +68,7 @@ def diagnose_image(layout: Path, target: str) -> list[Finding]:
             Finding(
                 f"the image is an index of {len(manifests)} platforms",
                 "Lambda takes a manifest for one platform alone",
-                "modelport image PACKAGE --platform linux/amd64",
+                f"modelport image PACKAGE --platform linux/{architecture}",
                 source="https://docs.aws.amazon.com/lambda/latest/dg/images-create.html",
             )
         )
@@ -92,10 +118,14 @@ def _manifests(layout: Path) -> list[dict[str, Any]]:
         )
     queue = _load(layout / "index.json", layout).get("manifests", [])
     found = []
+    seen: set[str] = set()  # an index may name itself
     while queue:
         descriptor = queue.pop(0)
         if descriptor.get("platform", {}).get("architecture") == _UNKNOWN:
             continue
+        if descriptor["digest"] in seen:
+            continue
+        seen.add(descriptor["digest"])
         document = _read(layout, descriptor["digest"])
         if "manifests" in document:
             queue += document["manifests"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -9,14 +10,17 @@ from typing import Final
 from modelport.adapters import find_adapter
 from modelport.core.errors import InputError, LimitError, ModelportError
 from modelport.core.package import Package
-from modelport.deploy.base import Plan, Service
+from modelport.deploy.base import Plan
 from modelport.deploy.diagnosis.base import FAULT, NOTE, WARNING, Finding
 from modelport.deploy.diagnosis.failures import failures_of
 from modelport.deploy.diagnosis.image import diagnose_image
 from modelport.deploy.footprint import read_footprint
 from modelport.deploy.limits import Check
+from modelport.deploy.service import Service
 from modelport.deploy.settings import read_settings, service_name
 
+#: Graviton's machines: ml.c7g.large, ml.m6gd.xlarge; those with GPUs (ml.g5) begin with a g.
+_GRAVITON: Final = re.compile(r"ml\.[a-z]+\d+g")
 #: A value beyond this part of its limit is worth a word.
 _NEAR: Final = 0.8
 
@@ -41,8 +45,8 @@ def diagnose_target(
     image : str
         An OCI image layout to look at; empty: none.
     message : str
-        What the platform said: only the failures that it tells of are looked for. Empty: all
-        that the target is known for are listed.
+        What the platform said: the failures that it tells of are looked for. Empty, without
+        `package` and `image`: all that the target is known for are listed.
 
     Raises
     ------
@@ -55,10 +59,11 @@ def diagnose_target(
         return [_not_installed(target, missing, adapter.extra)]
     found: list[Finding] = []
     if image:
-        found += diagnose_image(Path(image), target)
+        found += diagnose_image(Path(image), target, _architecture(pairs))
     if package is not None:
         found += _diagnose_plan(target, package, pairs)
-    known = failures_of(target, message)
+    asked = message or not (package or image)
+    known = failures_of(target, message) if asked else []
     if message and not known:
         found.append(
             Finding(
@@ -69,6 +74,14 @@ def diagnose_target(
             )
         )
     return [*found, *(failure.finding(FAULT if message else NOTE) for failure in known)]
+
+
+def _architecture(pairs: Sequence[str]) -> str:
+    """Of the machines that are set: Lambda's by its name, SageMaker's by Graviton's ``g``."""
+    chosen = dict(pair.replace("_", "-", 1).partition("=")[::2] for pair in pairs)
+    machine = chosen.get("instance-type", "")
+    arm = "arm64" in chosen.get("architecture", "") or _GRAVITON.match(machine)
+    return "arm64" if arm else "amd64"
 
 
 def _diagnose_plan(target: str, package: Package, pairs: Sequence[str]) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""The calls of a deployment on Cloud Run, and what they have in common with Knative's YAML.
+"""Cloud Run: what can be set, and what an instance is made of.
 
 Sources: the Cloud Run Admin API v2 (`google.cloud.run_v2` types), "Container runtime contract",
 "Configure memory limits" and "Configure CPU limits" of Cloud Run's documentation.
@@ -11,25 +11,28 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from modelport.core.errors import InputError
-from modelport.deploy.base import Call, Result, Service, Settings
+from modelport.deploy.base import Settings
 from modelport.deploy.google.place import short_digest
-from modelport.deploy.google.traffic import BY_REVISION, CANDIDATE, camel, revisions_of
 from modelport.deploy.kubernetes import knative
+from modelport.deploy.service import Service
 from modelport.deploy.settings import mebibytes, quantity, setting
 
-RUN: Final = "run.ServicesClient"
-_ACCOUNTS: Final = "iam.projects.serviceAccounts"
 KEY: Final = "MODELPORT_API_KEY"
 READY, LIVE = "/v2/health/ready", "/v2/health/live"
 #: 240 seconds together: the most that a start may take.
 STARTUP: Final = {"period": 2, "timeout": 1, "failures": 120}
 LIVENESS: Final = {"period": 10, "timeout": 5, "failures": 3}
-_WAIT: Final = {"operation": 900}
 
 #: The most memory with so many CPUs. Source: "Configure memory limits for services".
 _MOST: Final = {1: 4 << 30, 2: 8 << 30, 4: 16 << 30, 8: 32 << 30}
-#: The second generation needs 512 MiB; files written to /tmp count, too.
+#: The second generation needs 512 MiB; files written to /tmp count, too. Source: "Execution
+#: environments" and "Memory limits" of Cloud Run's documentation.
 _LEAST_MEMORY: Final = 512 << 20
+GENERATIONS: Final = {
+    "default": "EXECUTION_ENVIRONMENT_UNSPECIFIED",
+    "gen1": "EXECUTION_ENVIRONMENT_GEN1",
+    "gen2": "EXECUTION_ENVIRONMENT_GEN2",
+}
 #: Concurrent requests: as many as an instance answers in this time; and Cloud Run's own default.
 _QUEUE_SECONDS: Final = 0.1
 _DEFAULT_CONCURRENCY: Final = 80
@@ -56,9 +59,13 @@ class CloudRunSettings(Settings):
     max_instances: int = setting(10, "instances at most")
     timeout: int = setting(60, "seconds for a request")
     ingress: str = setting("all", "who can reach it over the network", tuple(INGRESS))
+    generation: str = setting("default", "execution environment", tuple(GENERATIONS))
     public: bool = setting(False, "anybody may call it who has the key (needs key-secret)")
     key_secret: str = setting(
-        "", "NAME[:VERSION] of the secret with the key: of Secret Manager; Knative: NAME[:KEY]"
+        "", "NAME[:VERSION] of the secret with the key: of Secret Manager; Knative: NAME/KEY"
+    )
+    invoker: str = setting(
+        "", "who may call it, beside those who may already: user:… group:… serviceAccount:…"
     )
     service_account: str = setting("", "the service's identity (default: its own, without roles)")
     percent: int = setting(100, "share of the traffic for the new revision")
@@ -96,6 +103,12 @@ def shape_of(service: Service, settings: CloudRunSettings) -> Shape:
     cpu = settings.cpu or next((n for n, most in _MOST.items() if memory <= most), max(_MOST))
     if cpu not in _MOST:
         raise InputError(f"not a number of CPUs: {cpu}", where="--set cpu=…", hint="1, 2, 4 or 8")
+    if settings.generation == "gen2" and memory < _LEAST_MEMORY:
+        raise InputError(
+            f"the second generation needs 512Mi, not {settings.memory}",
+            where="--set generation=gen2",
+            hint="--set memory=512Mi, or generation=gen1",
+        )
     cost = max(service.footprint.processor, 1e-6)
     fitting = math.floor(cpu * _QUEUE_SECONDS / cost)
     concurrency = settings.concurrency or min(_DEFAULT_CONCURRENCY, max(cpu, fitting))
@@ -141,6 +154,7 @@ def template(
         },
         "timeout": f"{settings.timeout}s",
         "service_account": account,
+        "execution_environment": GENERATIONS[settings.generation],
         "max_instance_request_concurrency": shape.concurrency,
         "containers": [
             {
@@ -168,86 +182,3 @@ def _probe(path: str, *, period: int, timeout: int, failures: int) -> dict[str, 
         "period_seconds": period,
         "failure_threshold": failures,
     }
-
-
-def account_call(service: Service, settings: CloudRunSettings, account: str) -> Call:
-    """The service's own account; it is waited for, because others learn of it late."""
-    project = f"projects/{settings.project}"
-    body = {
-        "accountId": account.partition("@")[0],
-        "serviceAccount": {"displayName": f"modelport: {service.name} ({settings.region})"},
-    }
-    return Call(
-        "account", _ACCOUNTS, "create", {"name": project, "body": body},
-        "create the service's own account, without any role",
-        rights=("iam.serviceAccounts.create", "iam.serviceAccounts.get"),
-        undo=Call(
-            "account-delete", _ACCOUNTS, "delete", {"name": f"{project}/serviceAccounts/{account}"},
-            "delete the service's account", rights=("iam.serviceAccounts.delete",),
-        ),
-        wait={"exists": 120},
-    )  # fmt: skip
-
-
-def create(service: Service, parent: str, name: str, body: dict[str, Any]) -> Call:
-    """The first revision gets all traffic; an existing service is only read."""
-    revision = body["template"]["revision"]
-    first = [{"type_": BY_REVISION, "revision": revision, "percent": 100}]
-    return Call(
-        "service", RUN, "create_service",
-        {"parent": parent, "service_id": service.name, "service": {**body, "traffic": first}},
-        "create the service",
-        rights=("run.services.create", "run.services.get", "run.operations.get",
-                "iam.serviceAccounts.actAs", "artifactregistry.repositories.downloadArtifacts"),
-        phase="serve",
-        otherwise=Call(
-            "service-before", RUN, "get_service", {"name": name},
-            "read the service as it is", rights=("run.services.get",),
-        ),
-        undo=Call(
-            "service-delete", RUN, "delete_service", {"name": name}, "delete the service",
-            rights=("run.services.delete", "run.operations.get"), wait=_WAIT,
-        ),
-        wait=_WAIT,
-    )  # fmt: skip
-
-
-def update(service: Service, name: str, body: dict[str, Any]) -> Call:
-    """A revision without traffic; taken back, everything is as it was before."""
-    traffic = revisions_of("service", body["template"]["revision"], 0, CANDIDATE)
-    changed = {**body, "name": name, "etag": Result("service", "etag"), "traffic": traffic}
-    before = {key: Result("service", key) for key in (*body, "traffic")}
-    return Call(
-        "candidate", RUN, "update_service",
-        {"service": changed, "update_mask": _mask(*body, "traffic")},
-        f"start the new revision without traffic, at the tag {CANDIDATE}",
-        rights=("run.services.update", "run.operations.get", "iam.serviceAccounts.actAs",
-                *([] if body["invoker_iam_disabled"] else ["run.routes.invoke"])),
-        phase="serve",
-        undo=Call(
-            "candidate-undo", RUN, "update_service",
-            {"service": {"name": name, **before}, "update_mask": _mask(*body, "traffic")},
-            "put the service back as it was",
-            rights=("run.services.update", "run.operations.get"), wait=_WAIT,
-        ),
-        wait=_WAIT,
-    )  # fmt: skip
-
-
-def shift(service: Service, settings: CloudRunSettings, name: str, revision: str) -> Call:
-    """Its share of the traffic; `update` takes it back."""
-    traffic = revisions_of("candidate", revision, settings.percent, "")
-    changed = {"name": name, "etag": Result("candidate", "etag"), "traffic": traffic}
-    return Call(
-        "shift", RUN, "update_service",
-        {"service": changed, "update_mask": _mask("traffic")},
-        f"give the new revision {settings.percent} % of the traffic",
-        rights=("run.services.update", "run.operations.get"),
-        phase="shift",
-        wait=_WAIT,
-    )  # fmt: skip
-
-
-def _mask(*fields: str) -> str:
-    """A field mask as JSON has it."""
-    return ",".join(camel(field) for field in fields)

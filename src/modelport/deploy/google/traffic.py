@@ -12,14 +12,15 @@ from typing import Any, Final
 
 from modelport.deploy.base import Result
 
-#: Operators in requests, see `modelport.deploy.appliers.google`.
+#: Operators in requests, see `modelport.deploy.google.messages`.
 SHARES: Final = "$shares"
 REVISIONS: Final = "$revisions"
 
 #: The tag of a revision, and the end of the name of an endpoint, that is being verified.
 CANDIDATE: Final = "candidate"
 
-BY_REVISION: Final = "TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION"
+_BY_REVISION: Final = "TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION"
+TO_LATEST: Final = "TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST"
 
 
 def shares_of(former: Result, to: str, percent: int) -> dict[str, Any]:
@@ -114,14 +115,14 @@ def revisions(
         if key:
             had[key] = had.get(key, 0) + int(target.get("percent", 0))
     traffic = [
-        {"type_": BY_REVISION, "revision": key, "percent": share}
+        {"type_": _BY_REVISION, "revision": key, "percent": share}
         for key, share in shares(had, revision, percent).items()
     ]
     traffic += [
-        {"type_": BY_REVISION, "revision": target.get("revision") or name, "tag": target["tag"]}
+        {"type_": _BY_REVISION, "revision": target.get("revision") or name, "tag": target["tag"]}
         for target in former
         if target.get("tag") and target["tag"] != CANDIDATE
     ]
     if tag:
-        traffic.append({"type_": BY_REVISION, "revision": revision, "tag": tag})
+        traffic.append({"type_": _BY_REVISION, "revision": revision, "tag": tag})
     return traffic

@@ -6,11 +6,13 @@ and "Custom container requirements" of the Vertex AI documentation.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
 from modelport.core.errors import InputError
-from modelport.deploy.base import Call, Result, Service, Settings
+from modelport.deploy.base import Call, Result, Settings
+from modelport.deploy.service import Service
 from modelport.deploy.settings import setting
 
 MODELS: Final = "aiplatform.ModelServiceClient"
@@ -30,6 +32,8 @@ _RESERVED: Final = 2 << 30
 
 _CPU: Final = "aiplatform.googleapis.com/prediction/online/cpu/utilization"
 _REQUESTS: Final = "aiplatform.googleapis.com/prediction/online/request_count"
+_CPU_TARGET, _ALL_CPU = 60, 100
+_MACHINE: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +47,12 @@ class VertexSettings(Settings):
     min_replicas: int = setting(1, "machines that always run")
     max_replicas: int = setting(2, "machines at most")
     metric: str = setting("cpu", "what replicas are added by", ("cpu", "requests"))
-    target: int = setting(60, "that metric's target: % of CPU, or requests a minute per replica")
+    target: int = setting(
+        0, "that metric's target: % of CPU (default: 60), or requests a minute per replica"
+    )
     percent: int = setting(100, "share of the traffic for the new version")
     candidate: bool = setting(True, "verify on an endpoint of its own before it gets traffic")
-    dedicated: bool = setting(
-        False, "a dedicated endpoint: 10 MB and 600 s instead of 1.5 MB, 60 s"
-    )
+    dedicated: bool = setting(False, "a dedicated endpoint: 10 MB, up to 3600 s; not 1.5 MB, 60 s")
     timeout: int = setting(60, "seconds for a prediction")
     deployment_timeout: int = setting(1800, "seconds in which a deployment must become ready")
     shared_memory: int = setting(0, "MB of /dev/shm (0: Vertex AI's default)")
@@ -66,6 +70,12 @@ def machine(service: Service, settings: VertexSettings) -> dict[str, str]:
         When none of those that are chosen here has it.
     """
     if settings.machine:
+        if not _MACHINE.fullmatch(settings.machine):
+            raise InputError(
+                f"not a machine type: {settings.machine!r}",
+                where="--set machine=…",
+                hint="n2-highmem-8, or another machine type of Vertex AI",
+            )
         return {"machine_type": settings.machine}
     needed = 2 * service.footprint.memory + _RESERVED
     fitting = [name for name, memory in _MACHINES.items() if needed <= memory]
@@ -75,6 +85,27 @@ def machine(service: Service, settings: VertexSettings) -> dict[str, str]:
             hint="--set machine=n2-highmem-8, or another machine type of Vertex AI",
         )
     return {"machine_type": fitting[0]}
+
+
+def metric(settings: VertexSettings) -> dict[str, Any]:
+    """What replicas are added by.
+
+    Raises
+    ------
+    InputError
+        When the target is none of that metric.
+    """
+    if settings.metric == "cpu":
+        target = settings.target or _CPU_TARGET
+        if not 0 < target <= _ALL_CPU:
+            raise InputError(f"not a percentage of the CPU: {target}", where="--set target=…")
+        return {"metric_name": _CPU, "target": target}
+    if settings.target < 1:
+        raise InputError(
+            "metric=requests needs a target",
+            hint="--set target=600: requests a minute that one replica should have",
+        )
+    return {"metric_name": _REQUESTS, "target": settings.target}
 
 
 def alias(service: Service) -> str:
@@ -179,6 +210,33 @@ def delete(id_: str, full: str, phase: str = "prepare") -> Call:
     )  # fmt: skip
 
 
+def read(id_: str, full: str, phase: str) -> Call:
+    """Read an endpoint: a dedicated one may have no address until something is deployed to it.
+
+    Source: the SDK's ``Endpoint.predict``, which refuses as long as the address is empty.
+    """
+    return Call(
+        id_, ENDPOINTS, "get_endpoint", {"name": full}, "read the endpoint's address",
+        rights=("aiplatform.endpoints.get",), phase=phase,
+    )  # fmt: skip
+
+
+def undeploy(full: str) -> Call:
+    """Take this version away again, whether it is there already or not."""
+    return Call(
+        "deploy-undo", ENDPOINTS, "undeploy_version",
+        {
+            "endpoint": full,
+            "model": Result("model", "versioned_name"),
+            "traffic_split": Result("endpoint", "traffic_split"),
+        },
+        "undeploy it, and give the traffic back",
+        rights=("aiplatform.endpoints.undeploy", "aiplatform.endpoints.get",
+                "aiplatform.operations.get", "aiplatform.operations.cancel"),
+        wait=LONG,
+    )  # fmt: skip
+
+
 def clean(full: str) -> Call:
     """Undeploy versions that an earlier split had left without traffic."""
     return Call(
@@ -206,12 +264,7 @@ def deploy(
         "machine_spec": machine(service, settings),
         "min_replica_count": replicas[0],
         "max_replica_count": replicas[1],
-        "autoscaling_metric_specs": [
-            {
-                "metric_name": _CPU if settings.metric == "cpu" else _REQUESTS,
-                "target": settings.target,
-            }
-        ],
+        "autoscaling_metric_specs": [metric(settings)],
     }
     deployed: dict[str, Any] = {
         "model": Result("model", "versioned_name"),

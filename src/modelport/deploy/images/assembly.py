@@ -26,10 +26,11 @@ from modelport.core.errors import UnsupportedError
 from modelport.core.options import ImageOptions
 from modelport.core.package import Package
 from modelport.deploy.base import Progress
-from modelport.deploy.images.base import Base, Platform, open_base
+from modelport.deploy.images.base import Base, open_base
 from modelport.deploy.images.config import image_config, manifest_annotations
 from modelport.deploy.images.layers import Entry, Layer, write_layer
 from modelport.deploy.images.layout import CONFIG, MANIFEST, Document, Layout
+from modelport.deploy.images.platforms import Platform
 from modelport.deploy.images.sbom import MEDIA_TYPE, describe_image
 from modelport.deploy.images.server import (
     SBOM,

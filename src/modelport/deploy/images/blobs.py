@@ -8,43 +8,31 @@ https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md.
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from modelport.core.digest import sha256_file
-from modelport.core.errors import InputError, IntegrityError, PlatformError, UnsupportedError
+from modelport.core.errors import InputError, IntegrityError, PlatformError
 from modelport.deploy.base import Progress
+from modelport.deploy.images.descriptors import blob_path
 from modelport.deploy.images.exchange import TransientError, again
 from modelport.deploy.images.session import Session
 from modelport.deploy.limits import amount
 
-_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _CHUNK: Final = 1 << 20
-_REPORT_SECONDS: Final = 3.0
+_REPORT_SECONDS: Final = 1.0
 _BYTES: Final = "application/octet-stream"
 
 
-def blob_path(layout: Path, digest: str) -> Path:
-    """Where a layout keeps a blob.
-
-    Raises
-    ------
-    UnsupportedError
-        When the digest is no SHA-256 one.
-    """
-    if not _DIGEST.fullmatch(digest):
-        raise UnsupportedError(f"not a SHA-256 digest: {digest!r}")
-    return layout / "blobs" / "sha256" / digest.removeprefix("sha256:")
-
-
 def download(
-    session: Session, descriptor: Mapping[str, Any], layout: Path, doing: str, report: Progress
+    session: Session, descriptor: Mapping[str, Any], blobs: Path, doing: str, report: Progress
 ) -> Path:
-    """Bring a blob into a layout, unless it is there; what breaks off goes on where it was.
+    """Bring a blob into a folder, unless it is there; what breaks off goes on where it was.
 
     Raises
     ------
@@ -52,7 +40,7 @@ def download(
         When its bytes are not those of its digest.
     """
     digest, size = str(descriptor["digest"]), int(descriptor["size"])
-    path = blob_path(layout, digest)
+    path = blob_path(blobs, digest)
     if path.is_file() and path.stat().st_size == size and _is(path, digest):
         return path
     partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -75,31 +63,52 @@ def download(
 
 
 def upload(
-    session: Session, descriptor: Mapping[str, Any], layout: Path, doing: str, report: Progress
+    session: Session,
+    descriptor: Mapping[str, Any],
+    blobs: Path,
+    doing: str,
+    report: Progress,
+    *,
+    other: str = "",
 ) -> bool:
     """Send a blob, unless the registry has it; whether it was sent.
+
+    Parameters
+    ----------
+    session, descriptor, blobs, doing, report
+        As for `download`.
+    other : str
+        A repository of the same registry that may have it: then it is not sent, either.
 
     Raises
     ------
     IntegrityError
-        When the layout's blob is not that of its digest.
+        When the folder's blob is not that of its digest.
     PlatformError
         When the registry refuses it.
     """
     digest, size = str(descriptor["digest"]), int(descriptor["size"])
-    path = blob_path(layout, digest)
-    if again(lambda: _has(session, digest), session.pause):
-        report(f"{doing}: is there already")
-        return False
-    if not path.is_file() or path.stat().st_size != size or not _is(path, digest):
-        raise IntegrityError(f"blob {digest} is missing or damaged", where=str(layout))
-    meter = _Meter(doing, size, report)
-    again(lambda: _send(session, digest, size, path, meter), session.pause)
-    return True
+    path = blob_path(blobs, digest)
+
+    def attempt() -> bool:
+        # Asked again at each attempt: the answer to a whole upload may be what was lost.
+        if _has(session, digest):
+            report(f"{doing}: is there already")
+            return False
+        if not path.is_file() or path.stat().st_size != size or not _is(path, digest):
+            raise IntegrityError(f"blob {digest} is missing or damaged", where=str(blobs))
+        url = _begin(session, digest, other)
+        if not url:
+            report(f"{doing}: is in {other} already")
+            return False
+        _send(session, url, digest, size, path, _Meter(doing, size, report))
+        return True
+
+    return again(attempt, session.pause)
 
 
 class _Meter:
-    """Reports a transfer when it begins, and every few seconds how far it is."""
+    """Reports a transfer when it begins, and every second how far it is."""
 
     def __init__(self, doing: str, size: int, report: Progress) -> None:
         self._text = f"{doing} ({amount(size, 'bytes')})"
@@ -127,24 +136,26 @@ def _fetch(session: Session, digest: str, size: int, partial: Path, meter: _Mete
             raise session.refuse(response, f"give blob {digest}")
         if response.status == 200 or not _starts_at(response, have):
             have = 0
-        with partial.open("ab") as file:
-            file.truncate(have)
-            while chunk := response.read(_CHUNK):
-                have += len(chunk)
-                if have > size:
-                    raise IntegrityError(f"blob {digest} is longer than the {size} bytes declared")
-                _write(file, chunk, partial)
-                meter.at(have)
+        with _of_disk(partial):
+            os.truncate(partial, have) if partial.is_file() else partial.touch()
+        while chunk := response.read(_CHUNK):
+            have += len(chunk)
+            if have > size:
+                raise IntegrityError(f"blob {digest} is longer than the {size} bytes declared")
+            with _of_disk(partial), partial.open("ab") as file:
+                file.write(chunk)
+            meter.at(have)
         if response.length:
             raise TransientError(f"{session.reference.host} broke off after {have} bytes")
         if have < size:
             raise IntegrityError(f"blob {digest} has {have} bytes of the {size} declared")
 
 
-def _write(file: Any, chunk: bytes, path: Path) -> None:
-    """Apart, since an error of the disk is none of the network."""
+@contextmanager
+def _of_disk(path: Path) -> Iterator[None]:
+    """Around writing while a connection is open: an error of the disk is none of the network."""
     try:
-        file.write(chunk)
+        yield
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
 
@@ -154,27 +165,36 @@ def _starts_at(response: HTTPResponse, have: int) -> bool:
 
 
 def _has(session: Session, digest: str) -> bool:
+    """Whether the registry says so; what else it says has no words: those come with the blob."""
     with session.send("HEAD", session.url(f"/blobs/{digest}")) as response:
-        if response.status in (200, 404):
-            return response.status == 200
-        raise session.refuse(response, f"say whether it has {digest}")
+        return response.status == 200
 
 
-def _send(session: Session, digest: str, size: int, path: Path, meter: _Meter) -> None:
-    """Begin an upload, and put the whole blob where the registry says.
+def _begin(session: Session, digest: str, other: str) -> str:
+    """Where to send a blob; empty: the registry took it from another of its repositories."""
+    mount = f"?mount={digest}&from={quote(other, safe='')}"
+    for query in (mount, "") if other else ("",):
+        start = session.url(f"/blobs/uploads/{query}")
+        with session.send("POST", start, {"Content-Type": _BYTES}, (list, 0)) as response:
+            location = response.headers.get("Location", "")
+            if response.status == 202 and location:
+                return session.resolve(start, location)
+            if query and response.status == 201:
+                return ""
+            if not query:
+                raise session.refuse(response, f"take blob {digest}")
+    raise AssertionError(other)
+
+
+def _send(session: Session, url: str, digest: str, size: int, path: Path, meter: _Meter) -> None:
+    """Put a whole blob where the registry says.
 
     Each attempt is an upload of its own: what became of a broken one, nobody knows.
     """
-    start = session.url("/blobs/uploads/")
-    headers = {"Content-Type": _BYTES}
-    with session.send("POST", start, headers, (list, 0)) as response:
-        location = response.headers.get("Location", "")
-        if response.status != 202 or not location:
-            raise session.refuse(response, f"take blob {digest}")
-    url = session.resolve(start, location)
     # The query that is there belongs to the registry, for example its state of the upload.
     url += f"{'&' if '?' in url else '?'}digest={digest}"
-    with session.send("PUT", url, headers, (lambda: _read(path, meter), size)) as response:
+    body = (lambda: _read(path, meter), size)
+    with session.send("PUT", url, {"Content-Type": _BYTES}, body) as response:
         if response.status == 404:  # another instance of the registry, which knows no such upload
             raise TransientError(f"{session.reference.registry} forgot an upload")
         if response.status not in (201, 204):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from modelport.core.options import ImageOptions
 from modelport.core.package import Package
 from modelport.deploy.base import Progress
 from modelport.deploy.images.assembly import Assembly, Built
-from modelport.deploy.images.base import parse_platforms
+from modelport.deploy.images.elsewhere import find_blobs, note_blobs
 from modelport.deploy.images.layout import INDEX, Layout, check_place, place
-from modelport.deploy.images.reference import parse_reference
-from modelport.deploy.images.registry import push_layout
+from modelport.deploy.images.platforms import parse_platforms
+from modelport.deploy.images.push import push_layout
+from modelport.deploy.images.reference import Reference, parse_reference
 from modelport.deploy.images.requirements import requirements
 
 
@@ -99,7 +100,8 @@ def build(package: Package, options: ImageOptions, report: Progress) -> Image:
         raise InputError(f"cannot write to the cache: {cache}: {error.strerror}") from error
     try:
         layout = Layout(staging / "layout")
-        assembly = Assembly(package, pins, options, cache, staging, report)
+        chosen = replace(options, insecure=_insecure_base(options, target))
+        assembly = Assembly(package, pins, chosen, cache, staging, report)
         made = [assembly.add_image(layout, platform) for platform in platforms]
         manifests = [descriptor for descriptor, _, _ in made]
         image = manifests[0]
@@ -110,7 +112,11 @@ def build(package: Package, options: ImageOptions, report: Progress) -> Image:
         reference = ""
         if target is not None:
             text = f"{target.name}:{tag}"
-            digest = push_layout(layout.folder, text, report, insecure=options.insecure)
+            known = find_blobs(cache, target.registry)
+            digest = push_layout(
+                layout.folder, text, report, insecure=options.insecure, elsewhere=known
+            )
+            note_blobs(cache, target, (f"sha256:{path.name}" for path in layout.blobs.iterdir()))
             reference = f"{target.name}@{digest}"
         if out is not None:
             report(f"writing {out}")
@@ -120,3 +126,13 @@ def build(package: Package, options: ImageOptions, report: Progress) -> Image:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Image(image["digest"], tag, out, reference, tuple(built for _, _, built in made))
+
+
+def _insecure_base(options: ImageOptions, target: Reference | None) -> bool:
+    """Whether the base's registry may be asked without TLS: one that was not meant is never."""
+    if not options.insecure or target is None:
+        return options.insecure
+    try:
+        return parse_reference(options.base).registry == target.registry
+    except InputError:  # a layout or an archive
+        return False

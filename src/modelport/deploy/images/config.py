@@ -21,9 +21,16 @@ USER: Final = "65532:65532"
 ENTRYPOINT: Final = (f"{BINARIES}/modelport", "serve")
 HEALTH_CHECK: Final = (f"{BINARIES}/healthcheck",)
 PORT: Final = 8080
+#: Seconds between health checks, for one, and until failures count; failures in a row.
+INTERVAL: Final = 10
+TIMEOUT: Final = 6
+START_PERIOD: Final = 60
+RETRIES: Final = 3
 
 #: All times in an image: the same bytes whenever it is made.
 EPOCH: Final = "1970-01-01T00:00:00Z"
+
+_NANOSECONDS: Final = 10**9
 
 _ENVIRONMENT: Final = {
     "HOME": "/tmp",  # noqa: S108 - the only folder that is written to, where the rest is read-only
@@ -64,6 +71,14 @@ def image_config(
             "Entrypoint": list(ENTRYPOINT),
             "WorkingDir": "/",
             "StopSignal": "SIGTERM",
+            # OCI reserves the field for Docker, which runs it; Podman reads it of Docker's format.
+            "Healthcheck": {
+                "Test": ["CMD", *HEALTH_CHECK],
+                "Interval": INTERVAL * _NANOSECONDS,
+                "Timeout": TIMEOUT * _NANOSECONDS,
+                "StartPeriod": START_PERIOD * _NANOSECONDS,
+                "Retries": RETRIES,
+            },
             "Labels": labels(package, base, bytecode),
         },
         "rootfs": {
@@ -90,7 +105,7 @@ def labels(package: Package, base: Base, bytecode: str) -> dict[str, str]:
         "io.modelport.package.digest": package.digest,
         "io.modelport.signature": canonical_json(manifest.signature.to_json()).decode(),
         "io.modelport.bytecode": bytecode or "none",
-        # The format has no field for it; engines and compose files can run this.
+        # For engines that do not read it from the configuration.
         "io.modelport.healthcheck": json.dumps(HEALTH_CHECK),
         # SageMaker reads these two; see "Build your own container for multi-model endpoints".
         "com.amazonaws.sagemaker.capabilities.multi-models": "true",

@@ -76,7 +76,10 @@ def find_credential(registry: str) -> Credential | None:
     path = config_path()
     config = _read(path)
     key = _HUB_KEY if registry == DOCKER_HUB else registry
-    helper = _at(config, "credHelpers").get(registry) or config.get("credsStore")
+    names = (registry, _HUB_KEY, "index.docker.io") if registry == DOCKER_HUB else (registry,)
+    helpers = _at(config, "credHelpers")
+    own = next((helpers[name] for name in names if helpers.get(name)), None)
+    helper = own or config.get("credsStore")
     if isinstance(helper, str) and helper:
         found = _ask_helper(helper, key, path)
         if found is not None:

@@ -6,6 +6,7 @@ sent (413 of a proxy, 401) is read, which ``urllib`` loses.
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import ssl
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from email.message import Message
 from functools import cache
 from typing import Final, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from modelport.core.errors import PlatformError
 
@@ -25,7 +26,10 @@ Value = TypeVar("Value")
 #: A body that can be sent again, and its length.
 Body = tuple[Callable[[], Iterable[bytes]], int]
 
+_CONNECT_SECONDS: Final = 15.0
 _SECONDS: Final = 60.0
+#: Bytes a second: so fast at least does a registry look through a blob before it answers.
+_SLOWEST: Final = 8 << 20
 _ATTEMPTS: Final = 5
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
@@ -79,16 +83,19 @@ def exchange(
     PlatformError
         When there is no way to the server.
     """
-    parts = urlsplit(url)
-    connection, target = _connect(parts)
-    sent = {"User-Agent": _USER_AGENT, "Host": parts.netloc, **headers}
+    parts = split_url(url)
+    connection, target, more = _open(parts)
+    sent = {"User-Agent": _USER_AGENT, **more, **headers}
     try:
-        chunks = None
+        connection.connect()
+        chunks, size = None, 0
         if body is not None:
-            chunks, sent["Content-Length"] = body[0](), str(body[1])
+            chunks, size = body[0](), body[1]
+            sent["Content-Length"] = str(size)
+        connection.sock.settimeout(_SECONDS + size / _SLOWEST)
         try:
             connection.request(method, target, body=chunks, headers=sent)
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
             if connection.sock is None:
                 raise
         response = connection.getresponse()
@@ -107,6 +114,28 @@ def exchange(
         raise _broken(parts, error) from error
     finally:
         connection.close()
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of a URL, whose port is one, too.
+
+    Raises
+    ------
+    PlatformError
+        When it is none.
+    """
+    try:
+        parts = urlsplit(url)
+        if parts.hostname and parts.port != 0:
+            return parts
+    except ValueError:
+        pass
+    raise PlatformError(f"not an address: {bare_url(url)!r}")
+
+
+def bare_url(url: str) -> str:
+    """Without the query, which may be signed."""
+    return url.partition("?")[0].partition("#")[0]
 
 
 def words(response: http.client.HTTPResponse) -> str:
@@ -134,23 +163,20 @@ def _broken(parts: SplitResult, error: Exception) -> PlatformError:
     return PlatformError(f"cannot reach {parts.netloc}: {reason}", hint=hint)
 
 
-def _connect(parts: SplitResult) -> tuple[http.client.HTTPConnection, str]:
-    """A connection, through the proxy of the environment if there is one, and the request line."""
+def _open(parts: SplitResult) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
+    """A connection, through the environment's proxy if there is one; what to ask, and how."""
     host, port = parts.hostname or "", parts.port
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     proxy = _proxy(parts)
-    if proxy is None:
-        if parts.scheme == "https":
-            return http.client.HTTPSConnection(
-                host, port, timeout=_SECONDS, context=_context()
-            ), target
-        return http.client.HTTPConnection(host, port, timeout=_SECONDS), target
-    way = proxy.hostname or "", proxy.port or 3128
+    way = (host, port) if proxy is None else (proxy.hostname or "", proxy.port or 80)
+    login = _proxy_login(proxy)
     if parts.scheme == "https":
-        tunnel = http.client.HTTPSConnection(*way, timeout=_SECONDS, context=_context())
-        tunnel.set_tunnel(host, port or 443)
-        return tunnel, target
-    return http.client.HTTPConnection(*way, timeout=_SECONDS), parts.geturl()
+        secure = http.client.HTTPSConnection(*way, timeout=_CONNECT_SECONDS, context=_context())
+        if proxy is not None:
+            secure.set_tunnel(host, port or 443, login)
+        return secure, target, {}
+    plain = http.client.HTTPConnection(*way, timeout=_CONNECT_SECONDS)
+    return (plain, target, {}) if proxy is None else (plain, parts.geturl(), login)
 
 
 def _proxy(parts: SplitResult) -> SplitResult | None:
@@ -159,7 +185,20 @@ def _proxy(parts: SplitResult) -> SplitResult | None:
     proxy = proxies.get(parts.scheme) or proxies.get("all", "")
     if not proxy or host in _LOOPBACK or urllib.request.proxy_bypass(parts.netloc):
         return None
-    return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    found = split_url(proxy if "://" in proxy else f"http://{proxy}")
+    if found.scheme != "http":
+        raise PlatformError(
+            f"a proxy that modelport cannot use: {found.scheme}://{found.hostname}",
+            hint="HTTPS_PROXY=http://HOST:PORT, or NO_PROXY=HOST for this registry",
+        )
+    return found
+
+
+def _proxy_login(proxy: SplitResult | None) -> dict[str, str]:
+    if proxy is None or proxy.username is None:
+        return {}
+    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
 
 @cache

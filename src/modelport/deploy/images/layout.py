@@ -27,11 +27,15 @@ from typing import Any, Final
 
 from modelport.core.digest import canonical_json, sha256_bytes, sha256_file
 from modelport.core.errors import ConflictError, InputError, IntegrityError
+from modelport.deploy.images.descriptors import blob_path
 from modelport.deploy.images.layers import Entry, write_tar
 
 INDEX: Final = "application/vnd.oci.image.index.v1+json"
 MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 CONFIG: Final = "application/vnd.oci.image.config.v1+json"
+#: Docker's media types mean the same bytes as OCI's.
+DOCKER_INDEX: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 EMPTY: Final = "application/vnd.oci.empty.v1+json"
 TAG: Final = "org.opencontainers.image.ref.name"
 
@@ -39,6 +43,7 @@ Document = dict[str, Any]
 
 _VERSION: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _BLOBS: Final = "blobs/sha256"
+_ARCHIVES: Final = (".gz", ".tgz", ".zip", ".zst", ".xz", ".oci")
 
 
 @dataclass(frozen=True)
@@ -162,15 +167,14 @@ def find_blob(blobs: Path, descriptor: Mapping[str, Any]) -> Path:
     Raises
     ------
     IntegrityError
-        When it is missing, or its descriptor is damaged.
+        When it is missing.
+    UnsupportedError
+        When its digest is no SHA-256 one.
     """
-    digest = str(descriptor.get("digest", ""))
-    name = digest.removeprefix("sha256:")
-    if not digest.startswith("sha256:") or len(name) != 64 or not name.isalnum():
-        raise IntegrityError(f"not a SHA-256 digest: {digest!r}", where=str(blobs))
-    if not (blobs / name).is_file():
-        raise IntegrityError(f"blob {digest} is missing", where=str(blobs))
-    return blobs / name
+    path = blob_path(blobs, str(descriptor.get("digest", "")))
+    if not path.is_file():
+        raise IntegrityError(f"blob {descriptor['digest']} is missing", where=str(blobs))
+    return path
 
 
 def check_blob(blobs: Path, descriptor: Mapping[str, Any]) -> Path:
@@ -208,13 +212,24 @@ def place(layout: Layout, out: Path, name: str, *, replace: bool) -> None:
             shutil.move(layout.folder, staged)
         if out.exists() and not _may_replace(staged, out, replace=replace):
             return
-        if out.is_dir():
-            out.rename(beside / "old")
-        staged.rename(out)
+        _swap(staged, out, beside / "old")
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _swap(staged: Path, out: Path, old: Path) -> None:
+    """Rename one to the other; what was there comes back when that cannot be."""
+    if not out.is_dir():
+        staged.rename(out)
+        return
+    out.rename(old)
+    try:
+        staged.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
 
 
 def check_place(out: Path) -> None:
@@ -224,7 +239,15 @@ def check_place(out: Path) -> None:
     ------
     ConflictError
         When something that is no image is there.
+    InputError
+        When its name promises what is not written.
     """
+    if out.suffix in _ARCHIVES:
+        raise InputError(
+            f"no such archives are written: {out}",
+            where="--out",
+            hint="FILE.tar is an archive, whose layers are compressed; another name is a folder",
+        )
     as_archive = out.suffix == ".tar"
     if out.exists() and not (out.is_file() if as_archive else (out / "index.json").is_file()):
         raise ConflictError(f"cannot write an image here, something else exists: {out}")

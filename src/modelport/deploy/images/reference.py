@@ -97,7 +97,7 @@ def parse_reference(text: str) -> Reference:
         registry = DOCKER_HUB
     if registry == DOCKER_HUB and "/" not in path:
         path = f"library/{path}"
-    if not _HOST.fullmatch(registry):
+    if not _HOST.fullmatch(registry) or not _is_port(registry):
         raise _wrong(text, f"not a host: {registry!r}")
     if not _REPOSITORY.fullmatch(path):
         hint = "lower-case letters, digits and single . _ - between them, parts separated by /"
@@ -108,6 +108,12 @@ def parse_reference(text: str) -> Reference:
     if len(reference.name) > _LONGEST:
         raise _wrong(text, f"more than {_LONGEST} characters")
     return reference
+
+
+def _is_port(registry: str) -> bool:
+    """Whether the port is one, where there is one; an IPv6 address has colons in brackets."""
+    found = re.search(r":(\d+)$", registry)
+    return found is None or 0 < int(found[1]) < 1 << 16
 
 
 def _wrong(text: str, why: str) -> InputError:

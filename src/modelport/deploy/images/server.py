@@ -26,7 +26,7 @@ HOME: Final = "opt/modelport"
 BINARIES: Final = f"/{HOME}/bin"
 SBOM: Final = "usr/share/modelport/sbom.json"
 
-_LAUNCHER: Final = f"""\
+LAUNCHER: Final = f"""\
 #!{BINARIES}/python
 import sys
 
@@ -36,7 +36,7 @@ sys.exit(main())
 """
 
 #: Waits for nothing and imports little: it runs every few seconds.
-_HEALTH_CHECK: Final = f"""\
+HEALTH_CHECK_SCRIPT: Final = f"""\
 #!{BINARIES}/python -S
 import os
 import socket
@@ -130,8 +130,8 @@ def server_entries(folder: Path, interpreter: str, python: str, compiler: str) -
     yield Entry(f"{HOME}/pyvenv.cfg", settings.encode())
     for name in ("python", "python3", f"python{python}"):
         yield Entry(f"{HOME}/bin/{name}", link=interpreter)
-    yield Entry(f"{HOME}/bin/modelport", _LAUNCHER.encode(), executable=True)
-    yield Entry(f"{HOME}/bin/healthcheck", _HEALTH_CHECK.encode(), executable=True)
+    yield Entry(f"{HOME}/bin/modelport", LAUNCHER.encode(), executable=True)
+    yield Entry(f"{HOME}/bin/healthcheck", HEALTH_CHECK_SCRIPT.encode(), executable=True)
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,27 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPResponse
 from typing import Any, Final
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urljoin
 
 from modelport.core.errors import PlatformError
 from modelport.deploy.images.credentials import Credential, config_path, find_credential
-from modelport.deploy.images.exchange import Body, TransientError, exchange, words
+from modelport.deploy.images.exchange import (
+    Body,
+    TransientError,
+    bare_url,
+    exchange,
+    split_url,
+    words,
+)
 from modelport.deploy.images.reference import Reference
 
 _MOST_HOPS: Final = 5
 _MOST_JSON: Final = 16 << 20
+_PORTS: Final = {"http": 80, "https": 443}
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _SCHEME: Final = re.compile(r"(?:^|,)\s*(Basic|Bearer)(?=\s|,|$)", re.IGNORECASE)
 _PARAMETER: Final = re.compile(r'([a-zA-Z]+)="((?:[^"\\]|\\.)*)"')
@@ -41,6 +49,8 @@ class Session:
         What a token is asked for: ``pull`` or ``pull,push``.
     insecure : bool
         Plain HTTP; registries on this machine, and those that `INSECURE` names, always are.
+    others : collection of str
+        Repositories of the same registry that blobs are mounted from.
     pause : callable
         Waits between attempts.
     """
@@ -51,13 +61,15 @@ class Session:
         actions: str,
         *,
         insecure: bool = False,
+        others: Collection[str] = (),
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         named = {name.strip() for name in os.environ.get(INSECURE, "").split(",")}
         self.plain = insecure or reference.loopback or reference.registry in named
         self.reference = reference
         self.pause = pause
-        self._scope = f"repository:{reference.repository}:{actions}"
+        self._scopes = [f"repository:{reference.repository}:{actions}"]
+        self._scopes += [f"repository:{other}:pull" for other in sorted(others)]
         self._origin = f"{'http' if self.plain else 'https'}://{reference.host}"
         self._authorization = ""
         self._user = ""
@@ -94,16 +106,19 @@ class Session:
                     continue
                 yield response
                 return
-        raise PlatformError(f"{self.reference.registry} redirects without end", where=url)
+        raise PlatformError(f"{self.reference.registry} redirects without end", where=bare_url(url))
 
     def resolve(self, url: str, location: str) -> str:
         """The URL in a ``Location``, which must not lead away from TLS."""
-        target = urljoin(url, location)
-        scheme = urlsplit(target).scheme
+        try:
+            target = urljoin(url, location)
+        except ValueError:
+            raise PlatformError(f"{self.reference.registry} redirects to nowhere") from None
+        scheme = split_url(target).scheme
         if scheme != "https" and not (self.plain and scheme == "http"):
             raise PlatformError(
                 f"{self.reference.registry} redirects from TLS to {scheme}",
-                where=_bare(target),
+                where=bare_url(target),
                 hint="a proxy in front of the registry has to send X-Forwarded-Proto: https",
             )
         return target
@@ -123,7 +138,7 @@ class Session:
         )
 
     def _is_ours(self, url: str) -> bool:
-        return url.startswith(f"{self._origin}/")
+        return _origin(url) == _origin(self._origin)
 
     def _log_in(self, response: HTTPResponse) -> None:
         """Find what the registry's challenge asks for; later requests carry it."""
@@ -131,31 +146,43 @@ class Session:
         credential = find_credential(self.reference.registry)
         self._user = (credential.user or "a token") if credential else ""
         if "bearer" in challenges:
-            self._authorization = f"Bearer {self._token(challenges['bearer'], credential)}"
+            self._authorization = f"Bearer {self._any_token(challenges['bearer'], credential)}"
         elif "basic" in challenges and credential is not None and not credential.refresh:
             self._authorization = credential.basic
 
+    def _any_token(self, challenge: Mapping[str, str], credential: Credential | None) -> str:
+        """A token, with the right to read other repositories if that is given."""
+        if len(self._scopes) > 1:
+            try:
+                return self._token(challenge, credential)
+            except TransientError:
+                raise
+            except PlatformError:
+                del self._scopes[1:]
+        return self._token(challenge, credential)
+
     def _token(self, challenge: Mapping[str, str], credential: Credential | None) -> str:
         realm = challenge.get("realm", "")
-        host = urlsplit(realm).netloc
-        if urlsplit(realm).scheme != "https" and not (self.plain and realm.startswith("http://")):
+        parts = split_url(realm)
+        host = parts.netloc
+        if parts.scheme != "https" and not (self.plain and parts.scheme == "http"):
             raise PlatformError(
                 f"{self.reference.registry} asks for a login at {realm!r}, which has no TLS"
             )
-        query = {"service": challenge.get("service", ""), "scope": self._scope}
+        query: dict[str, Any] = {"service": challenge.get("service", "")}
         headers: dict[str, str] = {}
         if credential and credential.refresh:
-            form = urlencode(
-                {**query, "grant_type": "refresh_token", "client_id": "modelport",
-                 "refresh_token": credential.refresh}
-            ).encode()  # fmt: skip
+            query |= {"grant_type": "refresh_token", "client_id": "modelport"}
+            query |= {"refresh_token": credential.refresh, "scope": " ".join(self._scopes)}
+            form = urlencode(query).encode()
             headers["Content-Type"] = "application/x-www-form-urlencoded"
             request = exchange("POST", realm, headers, (lambda: [form], len(form)))
         else:
             if credential:
                 headers["Authorization"] = credential.basic
             separator = "&" if "?" in realm else "?"
-            request = exchange("GET", f"{realm}{separator}{urlencode(query)}", headers)
+            asked = urlencode({**query, "scope": self._scopes}, doseq=True)
+            request = exchange("GET", f"{realm}{separator}{asked}", headers)
         with request as response:
             if response.status != 200:
                 raise self.refuse(response, f"log in at {host}")
@@ -205,6 +232,7 @@ def _challenges(text: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def _bare(url: str) -> str:
-    """Without the query, which may be signed."""
-    return urlsplit(url)._replace(query="", fragment="").geturl()
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    """Who is asked: a port that goes without saying is often not said."""
+    parts = split_url(url)
+    return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)

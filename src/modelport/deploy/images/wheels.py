@@ -35,6 +35,8 @@ SERVER: Final = "server"
 _GLIBC: Final = range(28, 4, -1)
 _LEGACY: Final = ("manylinux2014", "manylinux2010", "manylinux1")
 _PIN: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*\])?==(\S+)")
+#: Options that stand for further requirements: left out, they would be missed at run time.
+_OTHER_FILES: Final = ("-r", "--requirement", "-e", "--editable")
 _SECONDS: Final = 900
 _LONGEST_LICENSE: Final = 80
 
@@ -111,7 +113,7 @@ def read_lock(path: str) -> list[Pin]:
                 pins[-1] = Pin(last.name, last.version, last.text, tuple(groups))
             continue
         found = _PIN.fullmatch(words[0].partition(";")[0])
-        if words[0].startswith("-"):
+        if words[0].startswith("-") and not words[0].startswith(_OTHER_FILES):
             continue  # pip's options, such as an index: pip's own settings count
         if not found or not any(word.startswith("--hash=sha256:") for word in words):
             raise InputError(

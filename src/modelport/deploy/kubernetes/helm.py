@@ -11,32 +11,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from modelport.deploy import documents
 from modelport.deploy.base import PlannedFile
-from modelport.deploy.kubernetes import manifests, workload
+from modelport.deploy.kubernetes import manifests, surroundings, workload
+from modelport.deploy.kubernetes.choices import KubernetesSettings, monitor_labels
 
 _MARK: Final = "%%"
 #: ``key: '%%text%%'``, or a line of its own: ``- '%%text%%'`` and ``'%%text%%': null``.
 _BLOCK: Final = re.compile(r"^( *)(\S+): '%%block (.+)%%'$", re.MULTILINE)
 _LINE: Final = re.compile(r"^ *(?:- )?'?%%line (.+?)(?:#\d+)?%%'?(?:: null)?$", re.MULTILINE)
 _VALUE: Final = re.compile(r"'?%%(.+?)%%'?")
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the chart's values are by default."""
-
-    replicas: int
-    max_replicas: int
-    utilization: int
-    host: str
-    ingress_class: str
-    tls_secret: str
-    service_monitor: bool
-    monitor_labels: Mapping[str, str]
 
 
 def expression(text: str) -> str:
@@ -70,14 +57,11 @@ def template(body: Mapping[str, Any], condition: str = "") -> str:
 
 
 def chart(
-    work: workload.Workload,
-    objects: Mapping[str, Mapping[str, Any]],
-    key: manifests.Key,
-    choices: Choices,
+    work: workload.Workload, key: manifests.Key, settings: KubernetesSettings
 ) -> list[PlannedFile]:
-    """All files of the chart ``helm/NAME``."""
+    """All files of the chart ``helm/NAME``; its values are by default the settings."""
     folder = f"helm/{work.name}"
-    values = _values(work, key, choices)
+    values = _values(work, key, settings)
     about = {
         "apiVersion": "v2",
         "name": work.name,
@@ -105,7 +89,9 @@ def chart(
 
 _ABOUT: Final = """\
 Values of the chart; values.schema.json says what they may be.
-Either keySecret names a Secret's entry with the clients' key, or anonymous is true."""
+Either keySecret names a Secret's entry with the clients' key, or anonymous is true.
+networkPolicy.from are the peers that may ask: an Ingress or a ServiceMonitor that is switched on
+here needs the namespace of the Ingress controller or of Prometheus among them; []: everybody."""
 
 _SCALED: Final = "gt (int .Values.autoscaling.maxReplicas) (int .Values.replicas)"
 _KEYED: Final = ".Values.keySecret.name"
@@ -142,6 +128,9 @@ def _template_workload(work: workload.Workload) -> workload.Workload:
             line("end", 1): None,
         },
         placement={
+            line("with .Values.pullSecret"): None,
+            "imagePullSecrets": [{"name": expression(". | quote")}],
+            line("end", 1): None,
             line("with .Values.nodeSelector"): None,
             "nodeSelector": block("."),
             line("end", 2): None,
@@ -180,15 +169,17 @@ def _templates(work: workload.Workload) -> dict[str, tuple[str, str]]:
         line("toYaml . | nindent 4"): None,
         line("end", 2): None,
     }
-    monitor = workload.service_monitor(work, labels, authorization)
-    ingress = workload.ingress(work, expression(".Values.ingress.host | quote"), route)
+    policy = template(surroundings.network_policy(work))
+    scaler = template(surroundings.autoscaler(work), _SCALED)
+    monitor = surroundings.service_monitor(work, labels, authorization)
+    ingress = surroundings.ingress(work, expression(".Values.ingress.host | quote"), route)
     return {
         "service-account": (template(workload.service_account(work)), "the account"),
-        "network-policy": (_open_policy(template(workload.network_policy(work))), "who may ask"),
-        "service": (template(workload.service(work)), "the address in the cluster"),
-        "pod-disruption-budget": (template(workload.disruption_budget(work)), "drains"),
+        "network-policy": (_open_policy(policy), "who may ask"),
+        "service": (template(surroundings.service(work)), "the address in the cluster"),
+        "pod-disruption-budget": (template(surroundings.disruption_budget(work)), "drains"),
         "deployment": (_GUARD + template(workload.deployment(work)), "the replicas"),
-        "horizontal-pod-autoscaler": (template(workload.autoscaler(work), _SCALED), "their number"),
+        "horizontal-pod-autoscaler": (scaler, "their number"),
         "ingress": (template(ingress, ".Values.ingress.host"), "the address outside"),
         "service-monitor": (template(monitor, ".Values.serviceMonitor.enabled"), "metrics"),
     }
@@ -232,23 +223,26 @@ kubectl -n {{{{ .Release.Namespace }}}} port-forward service/{{{{ .Release.Name 
 """
 
 
-def _values(work: workload.Workload, key: manifests.Key, choices: Choices) -> dict[str, Any]:
+def _values(
+    work: workload.Workload, key: manifests.Key, settings: KubernetesSettings
+) -> dict[str, Any]:
     return {
         "image": work.image,
-        "replicas": choices.replicas,
-        "autoscaling": {"maxReplicas": choices.max_replicas, "utilization": choices.utilization},
+        "replicas": settings.replicas,
+        "autoscaling": {"maxReplicas": settings.max_replicas, "utilization": settings.utilization},
         "resources": work.resources,
+        "pullSecret": settings.pull_secret,
         "keySecret": {"name": key.secret, "key": key.entry},
         "anonymous": not key.secret,
         "networkPolicy": {"from": work.peers},
         "ingress": {
-            "host": choices.host,
-            "className": choices.ingress_class,
-            "tlsSecret": choices.tls_secret,
+            "host": settings.host,
+            "className": settings.ingress_class,
+            "tlsSecret": settings.tls_secret,
         },
         "serviceMonitor": {
-            "enabled": choices.service_monitor,
-            "labels": dict(choices.monitor_labels),
+            "enabled": settings.service_monitor,
+            "labels": monitor_labels(settings),
         },
         "env": [],
         "nodeSelector": {},
@@ -275,6 +269,7 @@ _SCHEMA: Final = {
             maxReplicas=_COUNT, utilization={"type": "integer", "minimum": 1, "maximum": 100}
         ),
         resources=_shape(requests=_AMOUNTS, limits=_AMOUNTS),
+        pullSecret=_TEXT,
         keySecret=_shape(name=_TEXT, key=_TEXT),
         anonymous={"type": "boolean"},
         networkPolicy=_shape(**{"from": {"type": "array", "items": {"type": "object"}}}),

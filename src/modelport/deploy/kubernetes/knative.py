@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from modelport.deploy.base import Service
+from modelport.deploy.service import Service
 
 PORT: Final = 8080
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from modelport.core.errors import InputError
-from modelport.deploy.base import Footprint, Service
+from modelport.deploy.service import Footprint
 from modelport.deploy.settings import mebibytes, quantity
 
 HTTP_PORT: Final = 8080
@@ -27,15 +27,43 @@ GRACE: Final = 30
 DRAIN: Final = 5
 
 _MEBIBYTE: Final = 1 << 20
-#: Memory for requests in flight: as much as one largest body (`ServeOptions.max_body`).
-_BODIES: Final = 64 * _MEBIBYTE
+#: The largest body that a server of this memory takes, by default: a container that takes as much
+#: as a server of a whole machine (`ServeOptions.max_body`) is killed by three requests.
+MAX_BODY: Final = "16Mi"
+#: Memory for requests in flight, in largest bodies.
+_BODIES: Final = 4
 _MARGIN: Final = 1.5
 _STEP: Final = 16 * _MEBIBYTE
 #: Replicas are sized so that they are this busy at the peak; there the autoscaler adds one.
 BUSY: Final = 0.7
 _LEAST_CORES: Final = 0.1
-_SECRET: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_NAME: Final = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _KEY: Final = re.compile(r"[-._a-zA-Z0-9]+")
+
+
+def check_name(key: str, text: str, *, label: bool = False) -> None:
+    """Refuse what no object can be called.
+
+    Parameters
+    ----------
+    key : str
+        The setting.
+    text : str
+        Its value.
+    label : bool
+        It is a namespace, in which no dots are allowed.
+
+    Raises
+    ------
+    InputError
+        When it is no such name.
+    """
+    if not (_LABEL if label else _NAME).fullmatch(text):
+        raise InputError(
+            f"not a name: {text!r}", where=f"--set {key}={text}",
+            hint="lower-case letters, digits and dashes",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,11 +78,18 @@ class Sizing:
         Processor time that is reserved, in cores.
     most_cores : int
         Where it is throttled; the server makes that many threads.
+    max_body : int
+        Bytes of the largest request body.
     """
 
     memory: int
     cores: float
     most_cores: int
+    max_body: int
+
+    def environment(self) -> dict[str, str]:
+        """What the server is told."""
+        return {"MODELPORT_GRACE": str(GRACE), "MODELPORT_MAX_BODY": str(self.max_body)}
 
     def resources(self) -> dict[str, Any]:
         """As a container's ``resources``."""
@@ -65,11 +100,14 @@ class Sizing:
         }
 
 
-def size(footprint: Footprint, *, rps: float, replicas: int, memory: str, cpu: str) -> Sizing:
+def size(
+    footprint: Footprint, *, rps: float, replicas: int, memory: str, cpu: str, max_body: str
+) -> Sizing:
     """Size a replica from what a server of the package was measured to need.
 
-    Memory is 1.5 times the measured peak, and 64 MiB for requests in flight. Processor time is what
-    `rps` requests a second cost, spread over the replicas, so that each is 70 % busy.
+    Memory is 1.5 times the measured peak, and four of the largest bodies for requests in flight.
+    Processor time is what `rps` requests a second cost, spread over the replicas, so that each is
+    70 % busy.
 
     Parameters
     ----------
@@ -80,24 +118,36 @@ def size(footprint: Footprint, *, rps: float, replicas: int, memory: str, cpu: s
         How many there are at least.
     memory, cpu : str
         ``512Mi``, ``500m``: instead of what follows from the footprint; empty: that.
+    max_body : str
+        ``16Mi``: the largest request body.
 
     Raises
     ------
     InputError
         When a setting is no such quantity.
     """
-    if rps <= 0:
+    if not 0 < rps < math.inf:  # nor is it NaN
         raise InputError(f"not a rate: {rps:g}", where="--set rps", hint="--set rps=10")
+    body = quantity(max_body, f"--set max-body={max_body}")
     if memory:
         bytes_ = quantity(memory, f"--set memory={memory}")
+        if bytes_ < (footprint.memory if footprint.measured else _MEBIBYTE):
+            raise InputError(
+                f"memory {memory} is less than the {mebibytes(footprint.memory)} that its server "
+                "was measured to need"
+                if footprint.measured
+                else f"memory {memory} is too little",
+                where=f"--set memory={memory}",
+                hint="leave it out, or give it more",
+            )
     else:
-        bytes_ = math.ceil((footprint.memory * _MARGIN + _BODIES) / _STEP) * _STEP
+        bytes_ = math.ceil((footprint.memory * _MARGIN + _BODIES * body) / _STEP) * _STEP
     if cpu:
         cores = _cores(cpu)
     else:
         needed = rps * footprint.processor / max(1, replicas) / BUSY
         cores = max(_LEAST_CORES, math.ceil(round(needed * 100, 6)) / 100)
-    return Sizing(bytes_, cores, max(1, math.ceil(2 * cores)))
+    return Sizing(bytes_, cores, max(1, math.ceil(2 * cores)), body)
 
 
 def sizing_note(footprint: Footprint, sizing: Sizing, rps: float) -> str:
@@ -106,8 +156,8 @@ def sizing_note(footprint: Footprint, sizing: Sizing, rps: float) -> str:
     return (
         f"memory {mebibytes(sizing.memory)} and {sizing.cores:g} cores a replica: the server was "
         f"{how} to need {mebibytes(footprint.memory)} and {footprint.processor * 1000:.3g} ms of "
-        f"processor time a request; 1.5 times that and 64 MiB for bodies, at {rps:g} requests a "
-        f"second 70 % busy"
+        f"processor time a request; 1.5 times that and {_BODIES} bodies of "
+        f"{mebibytes(sizing.max_body)} (max-body), at {rps:g} requests a second 70 % busy"
     )
 
 
@@ -138,7 +188,7 @@ def read_key(key_secret: str, anonymous: bool, target: str) -> Key:
     if anonymous:
         return Key()
     name, _, entry = key_secret.partition("/")
-    if not (_SECRET.fullmatch(name) and _KEY.fullmatch(entry)):
+    if not (_NAME.fullmatch(name) and _KEY.fullmatch(entry)):
         raise InputError(
             f"not a Secret's entry: {key_secret!r}",
             where=f"--set key-secret={key_secret}",
@@ -147,16 +197,13 @@ def read_key(key_secret: str, anonymous: bool, target: str) -> Key:
     return Key(name, entry)
 
 
-def image_of(image: str, service: Service) -> tuple[str, str]:
-    """The image's reference, pinned as well as the plan can, and a note where it is not."""
+def unpinned_note(image: str) -> str:
+    """What to say about an image that is not named by its digest; empty: it is."""
     if "@sha256:" in image:
-        return image, ""
+        return ""
     note = "the image is named by its digest once --yes has built and pushed it"
-    if not image:
-        note += "; --set image=registry/repository says where"
-        return "<set image=registry/repository>", note
-    host, slash, path = image.rpartition("/")
-    return f"{host}{slash}{path.partition(':')[0]}:{service.tag}", note
+    where = "; --set image=registry/repository says where" if image.startswith("<") else ""
+    return note + where
 
 
 def pod_security() -> dict[str, Any]:
@@ -176,7 +223,6 @@ def container_security() -> dict[str, Any]:
     return {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
-        "privileged": False,
         "readOnlyRootFilesystem": True,
         "runAsNonRoot": True,
         "runAsUser": USER,
@@ -185,13 +231,22 @@ def container_security() -> dict[str, Any]:
     }
 
 
+def start_seconds(footprint: Footprint) -> int:
+    """How long a server may take to start: twenty times the measured time, at least a minute."""
+    return math.ceil(max(60.0, 20 * footprint.start))
+
+
+def deadline(footprint: Footprint) -> int:
+    """Seconds in which a pod has to be ready, with five minutes for a node and the image."""
+    return start_seconds(footprint) + 300
+
+
 def probes(footprint: Footprint, port: str | int, *, grpc: bool = False) -> dict[str, Any]:
     """Start-up, readiness and liveness.
 
     Ready is only a server that has answered the package's golden records as the source model did.
-    It has twenty times the measured start, and at least a minute; liveness begins after that.
+    Liveness begins after the start.
     """
-    seconds = max(60.0, 20 * footprint.start)
 
     def ask(path: str) -> dict[str, Any]:
         if grpc:
@@ -202,7 +257,7 @@ def probes(footprint: Footprint, port: str | int, *, grpc: bool = False) -> dict
     return {
         "startupProbe": {
             **ready, "periodSeconds": 2, "timeoutSeconds": 2,
-            "failureThreshold": math.ceil(seconds / 2),
+            "failureThreshold": math.ceil(start_seconds(footprint) / 2),
         },
         "readinessProbe": {**ready, "periodSeconds": 5, "timeoutSeconds": 2, "failureThreshold": 2},
         "livenessProbe": {**live, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3},
@@ -215,13 +270,18 @@ def temporary() -> tuple[dict[str, Any], dict[str, Any]]:
     return volume, {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - in the container
 
 
-def key_parts(secret: str, entry: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Variable, mount and volume of a key in a Secret: a file, since a process shows variables."""
+def key_parts(
+    secret: str, entry: str, *, group: bool = True
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Variable, mount and volume of a key in a Secret: a file, since a process shows variables.
+
+    Its owner is root. Where the pod has a group of its own, only that reads it.
+    """
     volume = {
         "name": "keys",
         "secret": {
             "secretName": secret,
-            "defaultMode": 0o440,
+            "defaultMode": 0o440 if group else 0o444,
             "items": [{"key": entry, "path": KEY_FILE.rpartition("/")[2]}],
         },
     }

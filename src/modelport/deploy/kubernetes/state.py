@@ -1,28 +1,23 @@
-"""What Kubernetes' own fields say about objects: where they are, how they do, who owns a field."""
+"""How objects do, by what Kubernetes and KServe write into their status."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final
-
-from modelport.deploy.kubernetes.calls import resource_of
 
 #: Reasons of a waiting container that do not go away by themselves.
 _HOPELESS: Final = (
     "CrashLoopBackOff", "CreateContainerConfigError", "CreateContainerError", "ErrImageNeverPull",
     "ImagePullBackOff", "InvalidImageName", "RunContainerError",
 )  # fmt: skip
-
-
-def object_path(api_version: str, kind: str, namespace: str) -> str:
-    """The path of all objects of a kind in a namespace.
-
-    Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-uris
-    """
-    plural = resource_of({"apiVersion": api_version, "kind": kind}).partition(".")[0]
-    root = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
-    return f"{root}/namespaces/{namespace}/{plural}"
+#: What to do about what a pod's problem says.
+_REMEDIES: Final = {
+    "OOMKilled": "it needs more memory: --set memory=…",
+    "ImagePull": "can the nodes reach that registry? --set pull-secret=… names the Secret of type "
+    "kubernetes.io/dockerconfigjson with the registry's credentials",
+    "secret": "the Secrets that the settings name have to be in the namespace before",
+}
+_REVISION: Final = "deployment.kubernetes.io/revision"
 
 
 def rollout_state(found: Mapping[str, Any]) -> tuple[bool, str, str]:
@@ -31,19 +26,44 @@ def rollout_state(found: Mapping[str, Any]) -> tuple[bool, str, str]:
     Source: ``kubectl rollout status`` (k8s.io/kubectl/pkg/polymorphichelpers/rollout_status.go).
     """
     status = found.get("status", {})
-    if status.get("observedGeneration", 0) < found["metadata"].get("generation", 1):
+    if not observed(found):
         return False, "", "waiting for the controller"
+    refused = ""
+    for condition in status.get("conditions", ()):
+        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+            # A quota, for example: it may be met when an old pod has ended.
+            refused = f"; {condition.get('message', 'no pod can be made')}"
     for condition in status.get("conditions", ()):
         if condition.get("reason") == "ProgressDeadlineExceeded":
-            return False, str(condition.get("message", "it made no progress")), "failed"
-        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
-            return False, str(condition.get("message", "no pod could be made")), "failed"
+            said = condition.get("message", "it made no progress")
+            return False, f"{said}{refused}", "failed"
     wanted = found["spec"].get("replicas", 1)
     updated = status.get("updatedReplicas", 0)
     available = status.get("availableReplicas", 0)
     old = status.get("replicas", 0) - updated
-    state = f"{updated} of {wanted} replicas are new, {available} available, {old} old"
+    state = f"{updated} of {wanted} replicas are new, {available} available, {old} old{refused}"
     return updated >= wanted and old <= 0 and available >= updated, "", state
+
+
+def observed(found: Mapping[str, Any]) -> bool:
+    """Whether the controller's status is about the newest specification."""
+    seen = found.get("status", {}).get("observedGeneration", 0)
+    return bool(seen >= found["metadata"].get("generation", 1))
+
+
+def of_newest(found: Mapping[str, Any], sets: list[Any], pods: list[Any]) -> list[Any]:
+    """The pods of a Deployment's newest revision: older ones may well be broken."""
+    newest = (found["metadata"].get("annotations") or {}).get(_REVISION)
+    owners = {
+        item["metadata"]["uid"]
+        for item in sets
+        if newest and (item["metadata"].get("annotations") or {}).get(_REVISION) == newest
+    }
+    return [
+        pod
+        for pod in pods
+        if owners & {owner["uid"] for owner in pod["metadata"].get("ownerReferences", ())}
+    ]
 
 
 def pod_ready(pod: Mapping[str, Any]) -> tuple[bool, str]:
@@ -74,11 +94,28 @@ def pod_problem(pod: Mapping[str, Any]) -> str:
             ended = container.get("lastState", {}).get("terminated") or {}
             said = [waiting["reason"], waiting.get("message", ""), _last_words(ended)]
             return ": ".join(part for part in said if part)
-    if status.get("phase") == "Failed":
+    if has_ended(pod):
         ended_all = [c.get("state", {}).get("terminated") or {} for c in every]
         said = [_last_words(ended) for ended in ended_all if ended.get("exitCode")]
-        return "; ".join(said) or f"{status.get('reason', 'failed')}: {status.get('message', '')}"
+        # A server that is asked to end, by a probe that failed, ends without an error.
+        other = [status.get("reason") or "it has ended", status.get("message", "")]
+        return "; ".join(said) or ": ".join(part for part in other if part)
     return ""
+
+
+def has_ended(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod is over, and will not be started again."""
+    return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
+
+
+def remedy(problem: str) -> str:
+    """What to do about a pod's problem, as far as that can be told."""
+    return next((text for word, text in _REMEDIES.items() if word in problem), "")
+
+
+def log_tail(log: str, lines: int = 12) -> str:
+    """The last lines of a server's log."""
+    return "\n".join(f"  {line[:300]}" for line in log.rstrip().splitlines()[-lines:])
 
 
 def service_state(found: Mapping[str, Any]) -> tuple[bool, str, str]:
@@ -87,8 +124,7 @@ def service_state(found: Mapping[str, Any]) -> tuple[bool, str, str]:
     Source: KServe's ``InferenceServiceStatus`` and ``ModelStatus`` (v1beta1).
     """
     status = found.get("status", {})
-    seen = status.get("observedGeneration", 0)
-    if seen < found["metadata"].get("generation", 1):
+    if not observed(found):
         return False, "", "waiting for the controller"
     model = status.get("modelStatus", {})
     transition = model.get("transitionStatus", "UpToDate")
@@ -109,54 +145,6 @@ def service_state(found: Mapping[str, Any]) -> tuple[bool, str, str]:
         and created == ready
     )
     return done, "", "; ".join(waiting) or f"model is {transition}"
-
-
-def owned_fields(found: Mapping[str, Any], manager: str) -> dict[str, Any] | None:
-    """What a manager applied of an object: that, applied again, puts its part back.
-
-    None where it has applied nothing.
-
-    Source: https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management and
-    ``ExtractInto`` of k8s.io/apimachinery/pkg/util/managedfields.
-    """
-    for entry in found["metadata"].get("managedFields", ()):
-        if (entry.get("manager"), entry.get("operation")) == (manager, "Apply") and not entry.get(
-            "subresource"
-        ):
-            own: dict[str, Any] = _owned(found, entry.get("fieldsV1", {}))
-            own["apiVersion"], own["kind"] = found["apiVersion"], found["kind"]
-            metadata = own.setdefault("metadata", {})
-            metadata["name"] = found["metadata"]["name"]
-            metadata["namespace"] = found["metadata"]["namespace"]
-            return own
-    return None
-
-
-def _owned(value: Any, fields: Mapping[str, Any]) -> Any:
-    """The part of `value` that a set of fields names."""
-    inner = {key: below for key, below in fields.items() if key != "."}
-    if isinstance(value, Mapping):
-        if not inner and "." not in fields:
-            return value  # owned as a whole
-        return {
-            key[2:]: _owned(value[key[2:]], below)
-            for key, below in inner.items()
-            if key.startswith("f:") and key[2:] in value
-        }
-    if isinstance(value, list) and inner:
-        return [part for item in value for part in _owned_items(item, inner)]
-    return value
-
-
-def _owned_items(item: Any, fields: Mapping[str, Any]) -> list[Any]:
-    for key, below in fields.items():
-        if key.startswith("v:") and json.loads(key[2:]) == item:
-            return [item]
-        if key.startswith("k:") and isinstance(item, Mapping):
-            keys = json.loads(key[2:])
-            if all(item.get(name) == value for name, value in keys.items()):
-                return [{**_owned(item, below), **keys}]
-    return []
 
 
 def _last_words(ended: Mapping[str, Any]) -> str:

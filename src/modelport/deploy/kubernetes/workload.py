@@ -6,13 +6,12 @@ Both come from the same functions: for the chart a `Workload` holds template exp
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from modelport.deploy.base import Footprint
 from modelport.deploy.kubernetes import manifests
+from modelport.deploy.service import Footprint
 
 SERVER: Final = "model-server"
 CANDIDATE: Final = "candidate"
@@ -34,19 +33,19 @@ class Workload:
         `version` is the package's tag, `package` its digest.
     footprint : Footprint
     resources : mapping or str
+    max_body : int
+        Bytes of the largest request body.
     environment, mounts, volumes : sequence
         Of the container and the pod.
     peers : sequence or str
         From where the server may be asked: NetworkPolicy peers; empty: from everywhere.
-    monitors : sequence or str
-        From where metrics may be read, besides.
     grpc : bool
     scaling : mapping
         ``minReplicas``, ``maxReplicas``, ``utilization``.
     fixed : mapping
         What the Deployment's spec says about replicas, where no autoscaler does.
     placement : mapping
-        More of the pod: node selector, tolerations.
+        More of the pod: pull secrets, node selector, tolerations.
     """
 
     name: str
@@ -56,6 +55,7 @@ class Workload:
     image: Any
     footprint: Footprint
     resources: Any
+    max_body: int
     environment: Sequence[Any]
     mounts: Sequence[Any]
     volumes: Sequence[Any]
@@ -93,29 +93,8 @@ def service_account(work: Workload) -> dict[str, Any]:
     }
 
 
-def service(work: Workload) -> dict[str, Any]:
-    """One address for the ready replicas; port 80, and 9000 for gRPC."""
-    ports: list[dict[str, Any]] = [
-        {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"}
-    ]
-    if work.grpc:
-        ports.append(
-            {
-                "name": "grpc", "port": manifests.GRPC_PORT, "targetPort": "grpc",
-                "protocol": "TCP", "appProtocol": "kubernetes.io/h2c",
-            }
-        )  # fmt: skip
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": work.metadata(),
-        "spec": {"type": "ClusterIP", "selector": work.selector(), "ports": ports},
-    }
-
-
 def deployment(work: Workload) -> dict[str, Any]:
     """The replicas; an update keeps every old one until a new one is ready."""
-    deadline = math.ceil(max(60.0, 20 * work.footprint.start)) + 300
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -124,7 +103,7 @@ def deployment(work: Workload) -> dict[str, Any]:
             **work.fixed,
             "revisionHistoryLimit": 5,
             "minReadySeconds": 5,
-            "progressDeadlineSeconds": deadline,
+            "progressDeadlineSeconds": manifests.deadline(work.footprint),
             "strategy": {
                 "type": "RollingUpdate",
                 "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
@@ -135,7 +114,6 @@ def deployment(work: Workload) -> dict[str, Any]:
                 "spec": {
                     **_pod(work),
                     "topologySpreadConstraints": _spread(work),
-                    **work.placement,
                 },
             },
         },
@@ -160,97 +138,6 @@ def candidate(work: Workload) -> dict[str, Any]:
             **_pod_metadata(work, CANDIDATE),
         },
         "spec": {**pod, "containers": [container], "restartPolicy": "Never"},
-    }
-
-
-def autoscaler(work: Workload) -> dict[str, Any]:
-    """Replicas follow the processor; it goes down slowly, since models take time to load."""
-    return {
-        "apiVersion": "autoscaling/v2",
-        "kind": "HorizontalPodAutoscaler",
-        "metadata": work.metadata(),
-        "spec": {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": work.name},
-            "minReplicas": work.scaling["minReplicas"],
-            "maxReplicas": work.scaling["maxReplicas"],
-            "metrics": [
-                {
-                    "type": "Resource",
-                    "resource": {
-                        "name": "cpu",
-                        "target": {
-                            "type": "Utilization",
-                            "averageUtilization": work.scaling["utilization"],
-                        },
-                    },
-                }
-            ],
-            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 300}},
-        },
-    }
-
-
-def disruption_budget(work: Workload) -> dict[str, Any]:
-    """Drained nodes take one replica at a time, and those that are not ready at once."""
-    return {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": work.metadata(),
-        "spec": {
-            "maxUnavailable": 1,
-            "unhealthyPodEvictionPolicy": "AlwaysAllow",
-            "selector": {"matchLabels": work.selector()},
-        },
-    }
-
-
-def network_policy(work: Workload) -> dict[str, Any]:
-    """Only clients reach the server, and the server reaches nobody."""
-    ports = [{"port": "http", "protocol": "TCP"}]
-    ports += [{"port": "grpc", "protocol": "TCP"}] if work.grpc else []
-    rule: dict[str, Any] = {"ports": ports}
-    if work.peers:
-        rule["from"] = work.peers
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": work.metadata(),
-        "spec": {
-            # The candidate's pod as well.
-            "podSelector": {"matchLabels": {"app.kubernetes.io/name": work.name}},
-            "policyTypes": ["Ingress", "Egress"],
-            "ingress": [rule],
-            "egress": [],
-        },
-    }
-
-
-def service_monitor(
-    work: Workload, labels: Any, authorization: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What the Prometheus operator scrapes; needs its CustomResourceDefinition."""
-    metadata = work.metadata()
-    metadata["labels"] = {**metadata["labels"], **labels}
-    return {
-        "apiVersion": "monitoring.coreos.com/v1",
-        "kind": "ServiceMonitor",
-        "metadata": metadata,
-        "spec": {
-            "selector": {"matchLabels": work.selector()},
-            "endpoints": [{"port": "http", "path": "/metrics", "interval": "30s", **authorization}],
-        },
-    }
-
-
-def ingress(work: Workload, host: Any, route: Mapping[str, Any]) -> dict[str, Any]:
-    """The Service under a host's name; `route` has the class and TLS."""
-    backend = {"service": {"name": work.name, "port": {"name": "http"}}}
-    path = {"path": "/", "pathType": "Prefix", "backend": backend}
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "Ingress",
-        "metadata": work.metadata(),
-        "spec": {**route, "rules": [{"host": host, "http": {"paths": [path]}}]},
     }
 
 
@@ -298,6 +185,7 @@ def _pod(work: Workload) -> dict[str, Any]:
         "terminationGracePeriodSeconds": manifests.DRAIN + manifests.GRACE + 10,
         "containers": [container],
         "volumes": [volume, *work.volumes],
+        **work.placement,
     }
 
 

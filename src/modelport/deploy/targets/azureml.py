@@ -24,15 +24,17 @@ from modelport.deploy.azure.online import (
     concurrency,
     deployment_of,
     endpoint_of,
-    image_of,
     named,
     timeout,
     yaml_of,
 )
-from modelport.deploy.base import Call, Plan, PlannedFile, Service
+from modelport.deploy.azure.place import check_place, in_group
+from modelport.deploy.base import Call, Plan, PlannedFile
 from modelport.deploy.documents import to_json
 from modelport.deploy.limits import Check, check_limits
+from modelport.deploy.service import Service
 
+_ASSIGN: Final = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"
 _RIGHTS: Final = "Microsoft.MachineLearningServices/workspaces"
 #: What the verification needs, by the way of authenticating.
 _ASKING: Final = {"aad_token": "score", "key": "listKeys", "aml_token": "token"}
@@ -43,7 +45,6 @@ class AzureMLTarget:
 
     name = "azureml"
     settings = AzureMLSettings
-    needs_image = True
     cold_start = "none: instances are always running"
 
     def plan(self, service: Service, settings: AzureMLSettings) -> Plan:
@@ -62,7 +63,7 @@ class AzureMLTarget:
         return Plan(
             target=self.name,
             service=service,
-            image=image_of(service, settings),
+            image=service.image(settings.image),
             applier="azureml",
             connection={
                 "subscription": settings.subscription,
@@ -88,10 +89,11 @@ class AzureMLTarget:
 
 
 def _refuse(settings: AzureMLSettings) -> None:
-    for key in ("subscription", "resource_group", "workspace", "location"):
-        if not getattr(settings, key):
+    check_place(settings, "azureml", ("subscription", "resource_group", "workspace", "location"))
+    for key in ("timeout", "concurrency", "max_instances"):
+        if getattr(settings, key) < 0:
             name = key.replace("_", "-")
-            raise InputError(f"azureml needs the setting {name}", hint=f"--set {name}=…")
+            raise InputError(f"not a {name}: {getattr(settings, key)}", where=f"--set {name}=…")
     for name, most in (("traffic", 100), ("mirror", 50)):
         if not 0 <= getattr(settings, name) <= most:
             raise InputError(
@@ -124,7 +126,8 @@ def _calls(
     calls = [
         Call(
             "endpoint", "azureml", "online_endpoints.begin_create_or_update",
-            {"create": endpoint}, f"create the endpoint {name}", (*found, f"{on}/write"),
+            {"create": endpoint}, f"create the endpoint {name}",
+            (*found, f"{on}/write", *([_ASSIGN] if settings.identity else [])),
             otherwise=Call(
                 "endpoint-read", "azureml", "online_endpoints.get", {"name": name},
                 f"read the endpoint {name}, which exists", found,
@@ -164,7 +167,7 @@ def _calls(
             Call(
                 "old", "azureml", "online_deployments.delete_others", both,
                 "delete the deployments that have no traffic any more",
-                (f"{within}/read", f"{within}/delete"), phase="shift",
+                (f"{within}/read", f"{within}/delete"), phase="shift", wait=started,
             )
         )  # fmt: skip
     return tuple(calls)
@@ -205,8 +208,13 @@ def _notes(service: Service, settings: AzureMLSettings) -> tuple[str, ...]:
     notes = [
         "the server asks for no key of its own: the endpoint's front end authenticates "
         f"({settings.auth_mode})",
-        f"the endpoint's identity needs AcrPull on {registry}; on the workspace's own registry "
-        "Azure grants it by itself",
+        f"{registry}: "
+        + (
+            "the identity that is set needs AcrPull on it"
+            if settings.identity
+            else "Azure lets the endpoint's own identity pull from the workspace's registry only; "
+            "for another one, --set identity=… one that has AcrPull there"
+        ),
         "an endpoint that exists keeps its way of authenticating and its network",
         "by hand: deployments that had traffic are named in the last command, too, with 0",
         "destroy deletes the endpoint with every deployment on it",
@@ -231,10 +239,7 @@ def _notes(service: Service, settings: AzureMLSettings) -> tuple[str, ...]:
 
 
 def _commands(service: Service, settings: AzureMLSettings) -> tuple[str, ...]:
-    where = (
-        f"--subscription {settings.subscription} --resource-group {settings.resource_group} "
-        f"--workspace-name {settings.workspace}"
-    )
+    where = f"{in_group(settings)} --workspace-name {settings.workspace}"
     name, part = service.name, named(service)
     kind = "mirror-traffic" if settings.mirror else "traffic"
     commands = [
@@ -244,6 +249,6 @@ def _commands(service: Service, settings: AzureMLSettings) -> tuple[str, ...]:
         f'{settings.mirror or settings.traffic}" {where}',
     ]
     if settings.max_instances:
-        group = f"--subscription {settings.subscription} --resource-group {settings.resource_group}"
-        commands.append(f"az deployment group create {group} --template-file autoscale.json")
+        create = f"az deployment group create {in_group(settings)}"
+        commands.append(f"{create} --template-file autoscale.json")
     return tuple(commands)

@@ -8,23 +8,36 @@ https://docs.docker.com/compose/how-tos/use-secrets/.
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
 from modelport.core.errors import InputError
 from modelport.core.options import ServeOptions
 from modelport.deploy import documents
-from modelport.deploy.base import Plan, PlannedFile, Service, Settings
+from modelport.deploy.base import Plan, PlannedFile, Settings
 from modelport.deploy.containers import dockerfile, monitoring, nginx
-from modelport.deploy.images.config import HEALTH_CHECK, PORT, USER
+from modelport.deploy.images.config import (
+    HEALTH_CHECK,
+    INTERVAL,
+    PORT,
+    RETRIES,
+    START_PERIOD,
+    TIMEOUT,
+    USER,
+)
 from modelport.deploy.kubernetes import manifests
+from modelport.deploy.kubernetes.manifests import MAX_BODY
 from modelport.deploy.limits import check_limits
+from modelport.deploy.service import Service
 from modelport.deploy.settings import mebibytes, setting
 
 _SERVER: Final = f"model:{PORT}"
 _SECRETS: Final = "/run/secrets"
 _KEY, _CERTIFICATE, _CERTIFICATE_KEY = "api-key", "tls.crt", "tls.key"
 _MOST_PORT: Final = 65535
+_DURATION: Final = re.compile(r"(?:[1-9]\d*(?:y|w|d|h|m|s))+")
 #: What the images of nginx-unprivileged and Prometheus run as.
 _FRONT_USER: Final = "101:101"
 _PROMETHEUS_USER: Final = "65534:65534"
@@ -51,6 +64,7 @@ class ComposeSettings(Settings):
     listen: str = setting("", "address of this machine that is published (default: all)")
     port: int = setting(443, "port of this machine, with TLS")
     memory: str = setting("", "limit, as 512Mi (default: from the measured memory)")
+    max_body: str = setting(MAX_BODY, "largest request body; memory grows by four of it")
     cpus: str = setting("", "limit, as 1 or 500m (default: from the measured time and rps)")
     rps: float = setting(10.0, "requests a second at the peak, for the processor's share")
     front_image: str = setting(
@@ -67,7 +81,6 @@ class ComposeTarget:
 
     name = "compose"
     settings = ComposeSettings
-    needs_image = True
     cold_start = "none (always running)"
 
     def plan(self, service: Service, settings: ComposeSettings) -> Plan:
@@ -81,10 +94,11 @@ class ComposeTarget:
         _check(settings)
         sizing = manifests.size(
             service.footprint, rps=settings.rps, replicas=1,
-            memory=settings.memory, cpu=settings.cpus,
+            memory=settings.memory, cpu=settings.cpus, max_body=settings.max_body,
         )  # fmt: skip
         if settings.image:
-            image, unpinned = manifests.image_of(settings.image, service)
+            image = service.image(settings.image)
+            unpinned = manifests.unpinned_note(image)
         else:
             image = f"{service.name}:{service.tag}"
             unpinned = (
@@ -106,6 +120,7 @@ class ComposeTarget:
                 "mkdir -p secrets && openssl rand -hex 32 > secrets/api-key",
                 "cp CERTIFICATE secrets/tls.crt && cp KEY secrets/tls.key",
                 "chmod 711 secrets && chmod 444 secrets/* && chmod 700 .",
+                *([] if settings.image else [f"export MODELPORT=$({dockerfile.INSTALLED})"]),
                 f"{'' if settings.image else 'PACKAGE=PACKAGE-FOLDER '}{command} up --detach",
                 "export MODELPORT_API_KEY=$(cat secrets/api-key)",
                 f"modelport verify https://HOST{port} PACKAGE",
@@ -122,8 +137,24 @@ def _check(settings: ComposeSettings) -> None:
     for key, image in (
         ("front-image", settings.front_image), ("prometheus-image", settings.prometheus_image),
     ):  # fmt: skip
-        if not image or any(c.isspace() for c in image):
-            raise InputError(f"not an image: {image!r}", where=f"--set {key}={image}")
+        dockerfile.check_image(image, key)
+    if settings.image:
+        dockerfile.check_image(settings.image, "image")
+    if settings.listen:
+        try:
+            ipaddress.ip_address(settings.listen)
+        except ValueError:
+            raise InputError(
+                f"not an address of a machine: {settings.listen!r}",
+                where=f"--set listen={settings.listen}",
+                hint="--set listen=127.0.0.1",
+            ) from None
+    if not _DURATION.fullmatch(settings.retention):
+        raise InputError(
+            f"not how long: {settings.retention!r}",
+            where=f"--set retention={settings.retention}",
+            hint="--set retention=15d; h, d, w and y are units",
+        )
 
 
 def _files(
@@ -132,7 +163,7 @@ def _files(
     serve = ServeOptions()
     front = nginx.nginx_conf(
         _SERVER, f"{_SECRETS}/{_CERTIFICATE}", f"{_SECRETS}/{_CERTIFICATE_KEY}",
-        max_body=serve.max_body, timeout=serve.timeout, body_timeout=serve.body_timeout,
+        max_body=sizing.max_body, timeout=serve.timeout, body_timeout=serve.body_timeout,
     )  # fmt: skip
     compose = documents.to_yaml(
         _compose(service, settings, sizing, image), comment=_COMMENT.format(model=service.model)
@@ -188,9 +219,9 @@ def _hardened(user: str, memory: str, cpus: str, temporary: str = "64m") -> dict
 def _health(test: list[str], start: int) -> dict[str, Any]:
     return {
         "test": ["CMD", *test],
-        "interval": f"{dockerfile.INTERVAL}s",
-        "timeout": f"{dockerfile.TIMEOUT}s",
-        "retries": dockerfile.RETRIES,
+        "interval": f"{INTERVAL}s",
+        "timeout": f"{TIMEOUT}s",
+        "retries": RETRIES,
         "start_period": f"{start}s",
     }
 
@@ -205,12 +236,12 @@ def _model(
         "stop_grace_period": f"{manifests.GRACE + 10}s",
         "environment": {
             "MODELPORT_API_KEY_FILE": f"{_SECRETS}/{_KEY}",
-            "MODELPORT_GRACE": str(manifests.GRACE),
+            **sizing.environment(),
         },
         "secrets": [_KEY],
         "networks": ["inside"],
         "healthcheck": _health(
-            list(HEALTH_CHECK), max(dockerfile.START_PERIOD, int(20 * service.footprint.start))
+            list(HEALTH_CHECK), max(START_PERIOD, int(20 * service.footprint.start))
         ),
         "labels": {
             "io.modelport.service": service.name,
@@ -224,18 +255,20 @@ def _source(settings: ComposeSettings, image: str) -> dict[str, Any]:
     if settings.image:
         return {"image": image}
     # Compose puts the variable in; without it, it says what is missing.
-    variable = "${PACKAGE:?the folder of the package}"
-    return {
-        "image": image,
-        "build": {"context": "./image", "additional_contexts": {"model": variable}},
+    contexts = {
+        "model": "${PACKAGE:?the folder of the package}",
+        "server": "${MODELPORT:?the folder of the installed modelport}",
     }
+    return {"image": image, "build": {"context": "./image", "additional_contexts": contexts}}
 
 
 def _front(settings: ComposeSettings) -> dict[str, Any]:
-    address = f"{settings.listen}:" if settings.listen else ""
+    address = f"[{settings.listen}]:" if ":" in settings.listen else f"{settings.listen}:"
+    address = address if settings.listen else ""
     return {
         "image": settings.front_image,
-        **_hardened(_FRONT_USER, "128m", "1", "256m"),
+        # Bodies that come in are kept in /tmp, which is memory of the container.
+        **_hardened(_FRONT_USER, "384m", "1", "256m"),
         # Without -e it writes to a file before it has read its configuration.
         "command": [
             "nginx", "-e", "/dev/stderr", "-c", "/etc/front/nginx.conf", "-g", "daemon off;",

@@ -18,14 +18,26 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from modelport.core.errors import InputError
-from modelport.deploy.base import Call, Plan, Result, Service, Settings
+from modelport.deploy.base import Call, Plan, Result, Settings
 from modelport.deploy.containers import dockerfile
-from modelport.deploy.images.config import HEALTH_CHECK, PORT, USER
+from modelport.deploy.images.config import (
+    HEALTH_CHECK,
+    INTERVAL,
+    PORT,
+    RETRIES,
+    START_PERIOD,
+    TIMEOUT,
+    USER,
+)
 from modelport.deploy.kubernetes import manifests
+from modelport.deploy.kubernetes.manifests import MAX_BODY
 from modelport.deploy.limits import check_limits
+from modelport.deploy.service import Service
 from modelport.deploy.settings import setting
 
 _KEYS: Final = "/run/secrets/api-key"
+#: What stands where `apply` puts the archive that it has built.
+ARCHIVE: Final = "<the archive that --yes builds>"
 _ANYBODY: Final = "0.0.0.0"  # noqa: S104 - only where --set public=true asks for it
 _HERE: Final = "127.0.0.1"
 _MOST_PORT: Final = 65535
@@ -39,12 +51,14 @@ _MOST_PROCESSES: Final = 512
 class DockerSettings(Settings):
     """What can be set; the texts are in the fields."""
 
+    archive: str = setting("", "archive to load, instead of a registry (default: --yes builds it)")
     engine: str = setting("docker", "which command line", choices=("docker", "podman"))
     port: int = setting(8080, "port of this machine")
     public: bool = setting(False, "on all its addresses (default: 127.0.0.1 only); needs a key")
     key_file: str = setting("", "file of this machine with the keys that clients show")
     env_file: str = setting("", "file with MODELPORT_API_KEY=…, instead of key-file")
     memory: str = setting("", "limit, as 512Mi (default: from the measured memory)")
+    max_body: str = setting(MAX_BODY, "largest request body; memory grows by four of it")
     cpus: str = setting("", "limit, as 1 or 500m (default: from the measured time and rps)")
     rps: float = setting(10.0, "requests a second at the peak, for the processor's share")
     network: str = setting("", "network of the engine (default: its own default)")
@@ -59,7 +73,6 @@ class DockerTarget:
 
     name = "docker"
     settings = DockerSettings
-    needs_image = True
     cold_start = "none (always running)"
 
     def plan(self, service: Service, settings: DockerSettings) -> Plan:
@@ -73,14 +86,15 @@ class DockerTarget:
         _check(settings)
         sizing = manifests.size(
             service.footprint, rps=settings.rps, replicas=1,
-            memory=settings.memory, cpu=settings.cpus,
+            memory=settings.memory, cpu=settings.cpus, max_body=settings.max_body,
         )  # fmt: skip
-        image, unpinned = manifests.image_of(settings.image, service)
+        image, unpinned = _image(service, settings)
         flags = _flags(service, settings, sizing)
         return Plan(
             target=self.name,
             service=service,
             image=image,
+            loads_image=not settings.image,
             applier="command",
             connection={"engine": settings.engine},
             files=dockerfile.dockerfile(service, settings.base, settings.engine),
@@ -96,6 +110,7 @@ class DockerTarget:
             ),
             notes=_notes(service, settings, sizing, unpinned),
             commands=(
+                *_load_commands(service, settings),
                 _shell([settings.engine, "run", *_final(service, settings, flags), image]),
                 "# an image of your own:",
                 dockerfile.build_command(settings.engine, service),
@@ -103,7 +118,27 @@ class DockerTarget:
         )  # fmt: skip
 
 
+def _image(service: Service, settings: DockerSettings) -> tuple[str, str]:
+    """What the image is called here, and a note where it is not pinned."""
+    if not settings.image:
+        return f"{service.model}:{service.tag}", ""
+    image = service.image(settings.image)
+    return image, manifests.unpinned_note(image)
+
+
+def _load_commands(service: Service, settings: DockerSettings) -> tuple[str, ...]:
+    if settings.image:
+        return ()
+    archive = settings.archive or f"{service.model}.oci.tar"
+    build = () if settings.archive else (f"modelport image PACKAGE-FOLDER --out {archive}",)
+    return (*build, _shell([settings.engine, "load", "--input", archive]))
+
+
 def _check(settings: DockerSettings) -> None:
+    if settings.image:
+        dockerfile.check_image(settings.image, "image")
+    if settings.image and settings.archive:
+        raise InputError("both image and archive are set", hint="one of the two has the model")
     if not 1 <= settings.port <= _MOST_PORT:
         raise InputError(f"not a port: {settings.port}", where=f"--set port={settings.port}")
     if settings.network and not _NAME.fullmatch(settings.network):
@@ -141,13 +176,13 @@ def _flags(service: Service, settings: DockerSettings, sizing: manifests.Sizing)
         "--pids-limit", str(_MOST_PROCESSES),
         "--stop-timeout", str(manifests.GRACE + 10),
         "--health-cmd", HEALTH_CHECK[0],
-        "--health-interval", f"{dockerfile.INTERVAL}s",
-        "--health-timeout", f"{dockerfile.TIMEOUT}s",
-        "--health-start-period", f"{dockerfile.START_PERIOD}s",
-        "--health-retries", str(dockerfile.RETRIES),
+        "--health-interval", f"{INTERVAL}s",
+        "--health-timeout", f"{TIMEOUT}s",
+        "--health-start-period", f"{START_PERIOD}s",
+        "--health-retries", str(RETRIES),
         "--label", f"io.modelport.service={service.name}",
         "--label", f"io.modelport.package={service.package.digest}",
-        "--env", f"MODELPORT_GRACE={manifests.GRACE}",
+        *(word for k, v in sizing.environment().items() for word in ("--env", f"{k}={v}")),
     ]  # fmt: skip
     if settings.network:
         flags += ["--network", settings.network]
@@ -187,18 +222,27 @@ def _calls(
         parameters = {"name": which, "service": name}
         return call(f"remove-{which}", "remove", parameters, purpose, phase)
 
+    if settings.image:
+        get = call("get", "pull", {"image": image}, "pull the image, unless it is here", "prepare")
+    else:
+        archive = settings.archive or ARCHIVE
+        get = call(
+            "get", "load", {"archive": archive}, "load the image from its archive", "prepare"
+        )
+    found = Result("get", "image")
+
     trial = ["--name", candidate, "--publish", f"{_HERE}::{PORT}", *flags]
     again = call(
         "candidate-again", "rerun",
-        {"name": candidate, "service": name, "flags": trial, "image": image, "port": PORT},
+        {"name": candidate, "service": name, "flags": trial, "image": found, "port": PORT},
         "start it in place of an earlier one", "serve",
         undo=remove(candidate, "remove the new version's container"), wait=ready,
     )  # fmt: skip
     return (
-        call("pull", "pull", {"image": image}, "pull the image, unless it is here", "prepare"),
+        get,
         call(
             "candidate", "run",
-            {"name": candidate, "service": name, "flags": trial, "image": image, "port": PORT},
+            {"name": candidate, "service": name, "flags": trial, "image": found, "port": PORT},
             "start the new version beside the old one, on a free port", "serve",
             otherwise=again, wait=ready,
             undo=remove(candidate, "remove the new version's container"),
@@ -219,7 +263,7 @@ def _calls(
         call(
             "run", "run",
             {
-                "name": name, "service": name, "image": image, "port": PORT,
+                "name": name, "service": name, "image": found, "port": PORT,
                 "flags": _final(service, settings, flags),
             },
             "start the new version under the name and at the port", "shift",

@@ -6,33 +6,42 @@
     (the image, a role)  (instances or serverless)    (what callers ask; updated in place)
 
 A model and a configuration cannot be changed, so their names tell what is in them; an update
-gives the endpoint a new configuration, and taking it back gives it the former one.
+gives the endpoint a new configuration, and taking it back gives it the former one. What is new is
+verified first, see `modelport.deploy.aws.endpoint_calls`.
 
-Sources: see `modelport.deploy.aws.endpoint`; "Automatically scale SageMaker models" for the
-autoscaling calls; "Auto-rollback configuration and monitoring" for the alarm.
+Why a candidate and not a variant without weight beside the old one: async and serverless endpoints
+know one variant only, each change of the variants replaces the whole fleet, and guardrails ask for
+the same variants before and after.
+
+Sources: see `modelport.deploy.aws.endpoint`; "Exclusions" (deployment guardrails).
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from modelport.deploy.aws.endpoint import (
+from modelport.deploy.aws import endpoint_calls as calls_of
+from modelport.deploy.aws.endpoint import Request
+from modelport.deploy.aws.endpoint_role import endpoint_trust
+from modelport.deploy.aws.endpoint_settings import (
     ON_INSTANCES,
-    VARIANT,
-    Request,
+    THROUGH_S3,
     SageMakerSettings,
     refuse_wrong,
 )
 from modelport.deploy.aws.files import commands_of, request_files
-from modelport.deploy.aws.place import SERVER_SIZE, find_place, image_notes, repository_call
-from modelport.deploy.aws.roles import only_new, role_calls, undone
-from modelport.deploy.base import Call, Plan, Result, Service
+from modelport.deploy.aws.place import (
+    SERVER_SIZE,
+    find_place,
+    image_notes,
+    repository_call,
+)
+from modelport.deploy.aws.roles import role_calls
+from modelport.deploy.aws.scaling import alarm_call, scaling_calls
+from modelport.deploy.base import Call, Plan, Result
 from modelport.deploy.limits import Check, check_limits
+from modelport.deploy.service import Service
 
-_DIMENSION: Final = "sagemaker:variant:DesiredInstanceCount"
-_SCALING: Final = "application-autoscaling"
-#: Of a core's time: what is left over absorbs the minutes until another instance runs.
-_BUSY: Final = 0.6
 #: An assumption about the base image, on top of the server: Debian with Python.
 _BASE_SIZE: Final = 150_000_000
 
@@ -42,234 +51,92 @@ class SageMakerTarget:
 
     name = "sagemaker"
     settings = SageMakerSettings
-    needs_image = True
     cold_start = "none: instances run all the time (serverless: tens of seconds after idle minutes)"
 
     def plan(self, service: Service, settings: SageMakerSettings) -> Plan:
         """See `modelport.deploy.base.Target.plan`."""
         refuse_wrong(settings)
         request = Request(service, settings, find_place(self.name, settings.region, settings.image))
-        calls = tuple(_calls(request))
         region = request.place.region
+        prepare, serve = _prepare(request), _serve(request)
+        by_hand = [call for call in (*prepare, *serve) if "candidate" not in call.id]
+        askable = settings.candidate or settings.mode not in THROUGH_S3
         return Plan(
             self.name,
             service,
             image=request.container()["Image"],
             applier="aws",
             connection={"region": region, "profile": settings.profile},
-            files=request_files(calls),
-            calls=calls,
+            files=request_files(by_hand),
+            calls=(*prepare, *serve),
             status=_status(request),
-            endpoint=_endpoint(request),
+            endpoint="" if settings.mode in THROUGH_S3 else request.address(request.endpoint),
+            verify_at=_verify_at(request) if askable else "",
             protocol="sagemaker",
             checks=_checks(request),
             notes=tuple(_notes(request)),
-            commands=commands_of(calls, region, settings.profile),
+            commands=(*_packing(request), *commands_of(by_hand, region, settings.profile)),
         )
 
 
-def _calls(request: Request) -> list[Call]:
+def _prepare(request: Request) -> list[Call]:
     settings, place = request.settings, request.place
     calls = [repository_call(place)] if settings.create_repository and place.repository else []
-    if not settings.role:
-        calls += role_calls("sagemaker", request.service, place, request.trust(), request.rights())
     if settings.mode == "multi-model":
-        calls.append(_archive(request))
-    calls.append(_model(request))
-    if settings.mode == "batch":
-        return [*calls, _transform(request)]
+        calls.append(calls_of.archive_call(request))
+    if not settings.role:
+        calls += role_calls("sagemaker", request.service, place, endpoint_trust(), request.rights())
+    calls.append(calls_of.model_call(request))
     if settings.mode in ON_INSTANCES:
-        calls.append(_alarm(request))
-    calls += [_config(request), _former(request), _serve(request)]
-    return calls + (_scaling(request) if settings.max_instances else [])
+        calls.append(alarm_call(request))
+    if settings.mode != "batch":
+        calls.append(calls_of.config_call("endpoint-config", request.config()))
+    if settings.candidate:
+        calls.append(calls_of.config_call("candidate-config", request.candidate_config()))
+    return calls
 
 
-def _archive(request: Request) -> Call:
-    """Multi-model: the package has to be in the bucket, or nothing could be asked."""
-    bucket, _, prefix = request.settings.models.removeprefix("s3://").partition("/")
-    return Call(
-        "find-archive", "s3", "HeadObject",
-        {"Bucket": bucket, "Key": prefix + _archive_name(request)},
-        "look for the package in the bucket", ("s3:GetObject",),
-    )  # fmt: skip
-
-
-def _archive_name(request: Request) -> str:
-    return f"{request.service.name}-{request.service.tag}.tar.gz"
-
-
-def _model(request: Request) -> Call:
-    named = {"ModelName": request.model_name}
-    return Call(
-        "create-model", "sagemaker", "CreateModel", request.model(),
-        f"create the model {request.model_name}",
-        ("iam:PassRole", "sagemaker:AddTags", "sagemaker:CreateModel"),
-        undo=undone(
-            "model", "sagemaker", "DeleteModel", named, "the model", "sagemaker:DeleteModel"
-        ),
-    )  # fmt: skip
-
-
-def _config(request: Request) -> Call:
-    named = {"EndpointConfigName": request.config_name}
-    return Call(
-        "create-endpoint-config", "sagemaker", "CreateEndpointConfig", request.config(),
-        f"create the configuration {request.config_name}",
-        ("sagemaker:AddTags", "sagemaker:CreateEndpointConfig"),
-        undo=undone(
-            "endpoint-config", "sagemaker", "DeleteEndpointConfig", named, "the configuration",
-            "sagemaker:DeleteEndpointConfig",
-        ),
-    )  # fmt: skip
-
-
-def _alarm_name(request: Request) -> str:
-    return f"modelport-{request.endpoint}-5xx"
-
-
-def _alarm(request: Request) -> Call:
-    """What makes SageMaker take an update back by itself."""
-    name = _alarm_name(request)
-    parameters = {
-        "AlarmName": name,
-        "AlarmDescription": f"more than one percent of {request.endpoint}'s answers are errors",
-        "Namespace": "AWS/SageMaker",
-        "MetricName": "Invocation5XXErrors",
-        "Dimensions": [
-            {"Name": "EndpointName", "Value": request.endpoint},
-            {"Name": "VariantName", "Value": VARIANT},
-        ],
-        "Statistic": "Average",
-        "Period": 60,
-        "EvaluationPeriods": 1,
-        "Threshold": 0.01,
-        "ComparisonOperator": "GreaterThanThreshold",
-        "TreatMissingData": "notBreaching",
-    }
-    delete = undone(
-        "alarm", "cloudwatch", "DeleteAlarms", {"AlarmNames": [name]}, "the alarm",
-        "cloudwatch:DeleteAlarms",
-    )  # fmt: skip
-    put = Call(
-        "put-alarm", "cloudwatch", "PutMetricAlarm", parameters,
-        "an alarm on failed requests, which takes a bad update back",
-        ("cloudwatch:DescribeAlarms", "cloudwatch:PutMetricAlarm"), undo=delete,
-    )  # fmt: skip
-    return only_new(put)
-
-
-def _former(request: Request) -> Call:
-    return Call(
-        "former", "sagemaker", "DescribeEndpoint", {"EndpointName": request.endpoint},
-        "see what the endpoint serves now, if it exists", ("sagemaker:DescribeEndpoint",),
-        phase="serve", wait={"missing": "allowed"},
-    )  # fmt: skip
-
-
-def _serve(request: Request) -> Call:
-    named = {"EndpointName": request.endpoint}
-    ready = {"until": "endpoint-in-service"}
-    rights = ("sagemaker:DescribeEndpoint", "sagemaker:UpdateEndpoint")
-    back = Call(
-        "restore-endpoint", "sagemaker", "UpdateEndpoint",
-        {**named, "EndpointConfigName": Result("former", "EndpointConfigName")},
-        "give the endpoint its former configuration", rights, wait=ready,
-    )  # fmt: skip
-    update = Call(
-        "update-endpoint", "sagemaker", "UpdateEndpoint", request.update(_alarm_name(request)),
-        f"update the endpoint {request.endpoint}", rights, phase="serve", undo=back, wait=ready,
-    )  # fmt: skip
-    delete = Call(
-        "delete-endpoint", "sagemaker", "DeleteEndpoint", named, "delete the endpoint",
-        ("sagemaker:DeleteEndpoint", "sagemaker:DescribeEndpoint"),
-        wait={"until": "endpoint-deleted"},
-    )  # fmt: skip
-    return Call(
-        "create-endpoint", "sagemaker", "CreateEndpoint",
-        {**named, "EndpointConfigName": request.config_name, "Tags": request.config()["Tags"]},
-        f"create the endpoint {request.endpoint}, and wait until it is in service",
-        ("sagemaker:AddTags", "sagemaker:CreateEndpoint", *rights, "sagemaker:InvokeEndpoint"),
-        phase="serve", otherwise=update, undo=delete, wait=ready,
-    )  # fmt: skip
-
-
-def _scaling(request: Request) -> list[Call]:
+def _serve(request: Request) -> list[Call]:
+    """From the first server that starts to the traffic."""
     settings = request.settings
-    target = {
-        "ServiceNamespace": "sagemaker",
-        "ResourceId": f"endpoint/{request.endpoint}/variant/{VARIANT}",
-        "ScalableDimension": _DIMENSION,
-    }
-    tracking = {
-        "TargetValue": float(_load(request)),
-        "PredefinedMetricSpecification": {
-            "PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"
-        },
-        "ScaleInCooldown": 300,
-        "ScaleOutCooldown": 60,
-    }
-    deregister = undone(
-        "scaling", _SCALING, "DeregisterScalableTarget", target, "the autoscaling",
-        f"{_SCALING}:DeregisterScalableTarget",
-    )  # fmt: skip
-    register = Call(
-        "register-scaling",
-        _SCALING,
-        "RegisterScalableTarget",
-        {**target, "MinCapacity": settings.instances, "MaxCapacity": settings.max_instances},
-        f"let {settings.instances} to {settings.max_instances} instances run",
-        (
-            f"{_SCALING}:DescribeScalableTargets",
-            f"{_SCALING}:RegisterScalableTarget",
-            "iam:CreateServiceLinkedRole",
-            "sagemaker:DescribeEndpoint",
-            "sagemaker:DescribeEndpointConfig",
-            "sagemaker:UpdateEndpointWeightsAndCapacities",
-        ),
-        phase="shift",
-        undo=deregister,
+    if settings.mode in THROUGH_S3:
+        first = [calls_of.candidate_call(request)] if settings.candidate else []
+        gone = [calls_of.candidate_gone_call(request)] if settings.candidate else []
+        if settings.mode == "batch":
+            return [*first, *gone, calls_of.transform_call(request)]
+        update = calls_of.update_call(request, "shift")
+        calls = [calls_of.former_call(request), *first, *gone,
+                 calls_of.create_call(request, "shift", update)]  # fmt: skip
+    else:
+        calls = [calls_of.former_call(request)]
+        if settings.candidate:
+            kept = calls_of.kept_call(request, calls_of.candidate_call(request))
+            calls += [
+                calls_of.create_call(request, "serve", kept),
+                calls_of.candidate_gone_call(request),
+                calls_of.update_call(request, "shift"),
+            ]
+        else:
+            update = calls_of.update_call(request, "serve")
+            calls.append(calls_of.create_call(request, "serve", update))
+    return calls + (scaling_calls(request) if settings.max_instances else [])
+
+
+def _verify_at(request: Request) -> str | Result:
+    if request.settings.mode in THROUGH_S3:
+        return request.address(request.candidate_name)
+    return Result("create-endpoint", "Address")
+
+
+def _packing(request: Request) -> tuple[str, ...]:
+    if request.settings.mode != "multi-model":
+        return ()
+    to = f"{request.settings.models}{request.archive}"
+    profile = f" --profile {request.settings.profile}" if request.settings.profile else ""
+    return (
+        f"tar -C PACKAGE -czf {request.archive} .",
+        f"aws{profile} --region {request.place.region} s3 cp {request.archive} {to}",
     )
-    return [
-        only_new(register),
-        Call(
-            "put-scaling-policy", _SCALING, "PutScalingPolicy",
-            {
-                **target,
-                "PolicyName": f"modelport-{request.endpoint}",
-                "PolicyType": "TargetTrackingScaling",
-                "TargetTrackingScalingPolicyConfiguration": tracking,
-            },
-            f"scale at {_load(request)} requests per minute and instance",
-            (f"{_SCALING}:PutScalingPolicy", "cloudwatch:PutMetricAlarm",
-             "cloudwatch:DescribeAlarms", "cloudwatch:DeleteAlarms"),
-            phase="shift",
-        ),
-    ]  # fmt: skip
-
-
-def _load(request: Request) -> int:
-    """Requests per minute that keep one core of an instance as busy as it should be."""
-    seconds = max(request.service.footprint.processor, 1e-4)
-    return request.settings.target_load or max(1, int(60 * _BUSY / seconds))
-
-
-def _transform(request: Request) -> Call:
-    named = {"TransformJobName": request.job_name}
-    read = Call(
-        "read-transform-job", "sagemaker", "DescribeTransformJob", named, "read the transform job",
-        ("sagemaker:DescribeTransformJob",), phase="serve",
-        wait={"until": "transform-job-completed"},
-    )  # fmt: skip
-    stop = Call(
-        "stop-transform-job", "sagemaker", "StopTransformJob", named, "stop the transform job",
-        ("sagemaker:StopTransformJob",), wait={"until": "transform-job-stopped"},
-    )  # fmt: skip
-    return Call(
-        "create-transform-job", "sagemaker", "CreateTransformJob", request.transform_job(),
-        f"score {request.settings.input}",
-        ("sagemaker:AddTags", "sagemaker:CreateTransformJob", "sagemaker:DescribeTransformJob"),
-        phase="serve", otherwise=read, undo=stop, wait={"until": "transform-job-completed"},
-    )  # fmt: skip
 
 
 def _status(request: Request) -> Call:
@@ -279,15 +146,6 @@ def _status(request: Request) -> Call:
     return Call(
         "status", "sagemaker", operation, parameters, "read its state", (f"sagemaker:{operation}",)
     )
-
-
-def _endpoint(request: Request) -> str:
-    if request.settings.mode in ("async", "batch"):
-        return ""
-    query = ""
-    if request.settings.mode == "multi-model":
-        query = f"?model={_archive_name(request)}"
-    return f"sagemaker://{request.place.region}/{request.endpoint}{query}"
 
 
 def _checks(request: Request) -> tuple[Check, ...]:
@@ -308,11 +166,12 @@ def _checks(request: Request) -> tuple[Check, ...]:
 
 def _notes(request: Request) -> list[str]:
     service, settings = request.service, request.settings
-    notes = image_notes("SageMaker", settings.image, request.place)
+    notes = image_notes(settings.image, request.place)
+    notes += _notes_on_verification(request)
     if settings.mode in ON_INSTANCES:
         notes.append(
-            "an update starts a second fleet, gives it the traffic, and gives it back when the "
-            "alarm goes off or the golden records fail; both fleets are paid for until then"
+            "an update starts a second fleet beside the first, gives it the traffic, and gives "
+            "it back when the alarm goes off; both fleets are paid for until then"
         )
         if settings.instances == 1:
             notes.append("one instance: no canary, and the loss of its zone is an outage")
@@ -320,15 +179,36 @@ def _notes(request: Request) -> list[str]:
         notes.append("an update replaces the endpoint's workers at once: the guardrails of "
                      "instances do not exist for serverless")  # fmt: skip
     if settings.mode == "multi-model":
-        name = _archive_name(request)
         notes.append(
-            f"put the package into the bucket first: tar -C PACKAGE -czf {name} . && "
-            f"aws s3 cp {name} {settings.models}"
+            "packages that are deployed with the same name, image and models share the endpoint: "
+            "each adds its archive, and the servers go on; destroy takes all of them out of service"
         )
-    if settings.mode == "async":
-        notes.append("not verified: answers arrive in S3, where modelport does not read them")
+    if settings.mode == "async" and not settings.input:
+        notes.append(f"requests are read from below {settings.output} only; --set input=s3://… "
+                     "gives the role another folder")  # fmt: skip
     if settings.mode == "batch":
         notes.append("jobs cannot be deleted; --set run=… starts another one with the same input")
+    else:
+        notes.append(
+            "earlier models and configurations stay, and cost nothing, until destroy; the log "
+            f"groups below /aws/sagemaker/Endpoints/{request.endpoint} stay after it"
+        )
     if settings.max_instances and not service.footprint.measured and not settings.target_load:
         notes.append("the load to scale at is estimated; --measure computes it from a measurement")
     return notes
+
+
+def _notes_on_verification(request: Request) -> list[str]:
+    settings = request.settings
+    if not settings.candidate:
+        if settings.mode in THROUGH_S3:
+            return ["not verified: requests and answers go through S3; candidate=true verifies "
+                    "the model at an endpoint of its own first"]  # fmt: skip
+        return ["an update has the traffic while it is verified, and gives it back when the golden "
+                "records fail; candidate=true verifies it first"]  # fmt: skip
+    what = "serverless" if settings.mode == "serverless" else f"one {settings.instance_type}"
+    if settings.mode in THROUGH_S3:
+        return [f"the model is verified at a real-time endpoint of its own ({what}, some minutes); "
+                "not verified: the way through S3, and the role's rights there"]  # fmt: skip
+    return [f"an update is verified at an endpoint of its own ({what}, some minutes) before the "
+            "endpoint changes"]  # fmt: skip

@@ -11,10 +11,10 @@ Sources: the types of `google.cloud.aiplatform_v1` (ModelContainerSpec, Endpoint
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from modelport.core.errors import InputError
-from modelport.deploy.base import Call, Plan, PlannedFile, Result, Service
+from modelport.deploy.base import Call, Plan, PlannedFile, Result
 from modelport.deploy.documents import to_json
 from modelport.deploy.google import vertex
 from modelport.deploy.google.place import (
@@ -27,6 +27,7 @@ from modelport.deploy.google.place import (
 from modelport.deploy.google.traffic import CANDIDATE, as_rest, shares_of
 from modelport.deploy.google.vertex import VertexSettings
 from modelport.deploy.limits import Check, check_limits
+from modelport.deploy.service import Service
 
 _ALL: Final = 100
 
@@ -36,7 +37,6 @@ class VertexTarget:
 
     name = "vertex"
     settings = VertexSettings
-    needs_image = True
     cold_start = "none: at least one machine always runs; a deployment takes minutes"
 
     def plan(self, service: Service, settings: VertexSettings) -> Plan:
@@ -58,7 +58,7 @@ class VertexTarget:
                 where="--set candidate=false",
                 hint="leave candidate out, or percent",
             )
-        image, notes = image_reference(service, settings.image)
+        image, notes = image_reference(service, settings.image, "Vertex AI")
         model = vertex.upload(service, settings, parent, image)
         if settings.mode == "batch":
             return _batch(service, settings, parent, image, model, notes)
@@ -74,45 +74,20 @@ def _online(
     notes: tuple[str, ...],
 ) -> Plan:
     full = f"{parent}/endpoints/{service.name}"
-    verify_at: dict[str, Any] = {}
-    tried: tuple[Call, ...] = ()
-    gone: tuple[Call, ...] = ()
-    if settings.candidate:
-        beside = f"{full}-{CANDIDATE}"
-        why = "create an endpoint for the verification"
-        tried = (
-            vertex.endpoint(service, settings, parent, CANDIDATE, why),
-            vertex.deploy(
-                "try",
-                service,
-                settings,
-                beside,
-                {"0": _ALL},
-                replicas=(1, 1),
-                phase="serve",
-                undo=vertex.delete("try-delete", beside),
-            ),
-        )
-        gone = (vertex.delete("candidate-gone", beside, "shift"),)
-        verify_at = {"verify_at": _url(settings, beside, CANDIDATE)}
+    phase = "shift" if settings.candidate else "serve"
     final = vertex.deploy(
         "deploy", service, settings, full,
         shares_of(Result("endpoint", "traffic_split"), "0", settings.percent),
         replicas=(settings.min_replicas, settings.max_replicas),
-        phase="shift" if settings.candidate else "serve",
-        undo=Call(
-            "deploy-undo", vertex.ENDPOINTS, "undeploy_model",
-            {
-                "endpoint": full,
-                "deployed_model_id": Result("deploy", "deployed_model.id"),
-                "traffic_split": Result("endpoint", "traffic_split"),
-            },
-            "undeploy it, and give the traffic back",
-            rights=("aiplatform.endpoints.undeploy", "aiplatform.operations.get"), wait=vertex.LONG,
-        ),
+        phase=phase,
+        undo=vertex.undeploy(full),
     )  # fmt: skip
+    address = (vertex.read("address", full, phase),) if settings.dedicated else ()
     endpoint = vertex.endpoint(service, settings, parent, "", "create the endpoint")
-    calls = (model, endpoint, *tried, final, *gone, vertex.clean(full))
+    calls: tuple[Call, ...] = (model, endpoint, final, *address, vertex.clean(full))
+    if settings.candidate:
+        tried, gone = _candidate(service, settings, parent, full)
+        calls = (model, endpoint, *tried, final, *address, gone, vertex.clean(full))
     files, commands = _by_hand(service, parent, (model, endpoint, final))
     return Plan(
         target="vertex",
@@ -126,13 +101,33 @@ def _online(
             "status", vertex.ENDPOINTS, "get_endpoint", {"name": full}, "read the endpoint",
             rights=("aiplatform.endpoints.get",),
         ),
-        endpoint=_url(settings, full, "endpoint"),
-        **verify_at,
+        endpoint=_url(settings, full, "address"),
+        verify_at=(
+            _url(settings, f"{full}-{CANDIDATE}", "candidate-address") if settings.candidate else ""
+        ),
         protocol="vertex",
         checks=_checks(service, settings),
         notes=(*notes, *_notes(settings)),
         commands=commands,
     )  # fmt: skip
+
+
+def _candidate(
+    service: Service, settings: VertexSettings, parent: str, full: str
+) -> tuple[tuple[Call, ...], Call]:
+    """What is verified, on an endpoint of its own; and what takes that away afterwards."""
+    beside = f"{full}-{CANDIDATE}"
+    why = "create an endpoint for the verification"
+    tried: tuple[Call, ...] = (
+        vertex.endpoint(service, settings, parent, CANDIDATE, why),
+        vertex.deploy(
+            "try", service, settings, beside, {"0": _ALL}, replicas=(1, 1), phase="serve",
+            undo=vertex.delete("try-delete", beside),
+        ),
+    )  # fmt: skip
+    if settings.dedicated:
+        tried += (vertex.read("candidate-address", beside, "serve"),)
+    return tried, vertex.delete("candidate-gone", beside, "shift")
 
 
 def _url(settings: VertexSettings, full: str, call: str) -> str | Result:
@@ -177,6 +172,7 @@ def _batch(
         "job", vertex.JOBS, "create_batch_prediction_job",
         {"parent": parent, "batch_prediction_job": job}, "score the files",
         rights=("aiplatform.batchPredictionJobs.create", "aiplatform.batchPredictionJobs.get",
+                "aiplatform.batchPredictionJobs.cancel",
                 "storage.objects.get", "storage.objects.list", "storage.objects.create",
                 *vertex.acting(settings)),
         phase="shift", wait={"job": 24 * 3600},

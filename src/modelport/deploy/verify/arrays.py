@@ -10,6 +10,7 @@ import numpy as np
 
 from modelport.core.errors import EngineError
 from modelport.core.tensors import BYTES, STRING, Array, TensorSpec
+from modelport.deploy.verify.web import shown
 
 
 def plain(array: Array) -> Any:
@@ -33,15 +34,16 @@ def read(value: Any, spec: TensorSpec, url: str) -> Array:
         When the lists are ragged, or hold another kind of value.
     """
     try:
-        found = _convert(value, spec)
-    except (TypeError, ValueError, OverflowError) as error:
+        # What is beyond the type becomes another number or an infinity, and is told as such.
+        with np.errstate(invalid="ignore", over="ignore"):
+            found = _convert(value, spec)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise EngineError(
-            f"{url} answered no {spec.dtype} values for output {spec.name}: {str(value)[:80]}"
+            f"{url} answered no {spec.dtype} values for output {spec.name}: {shown(value)}"
         ) from error
     if found is None:
         raise EngineError(
-            f"{url} answered values for output {spec.name} that are no {spec.dtype}: "
-            f"{str(value)[:80]}"
+            f"{url} answered values for output {spec.name} that are no {spec.dtype}: {shown(value)}"
         )
     return found
 
@@ -61,8 +63,9 @@ def _convert(value: Any, spec: TensorSpec) -> Array | None:
             natural = np.array(natural, dtype=np.float64)  # None becomes NaN
         return natural.astype(spec.numpy_dtype) if kind in "Ofiu" else None
     if kind == "f":
-        whole = natural == np.floor(natural)
-        return natural.astype(spec.numpy_dtype) if whole.all() else None
+        if not (natural == np.floor(natural)).all():
+            return None
+        return natural.astype(spec.numpy_dtype)
     return np.asarray(value, dtype=spec.numpy_dtype) if kind in "iu" else None
 
 

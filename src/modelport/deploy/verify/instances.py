@@ -18,7 +18,7 @@ from modelport.core.errors import EngineError, UnsupportedError
 from modelport.core.tensors import Array, Tensors
 from modelport.deploy.verify import arrays
 from modelport.deploy.verify.base import Answer, Ask, EndpointModel
-from modelport.deploy.verify.web import read_json
+from modelport.deploy.verify.web import read_json, shown
 
 #: Element types that TensorFlow Serving's REST API does not read (501).
 _UNREAD: Final = ("float16", "uint16")
@@ -75,7 +75,7 @@ class Instances:
             if not found:
                 raise EngineError(
                     f"{model.url} answered neither predictions nor outputs, but: "
-                    f"{', '.join(map(str, value)) or 'an empty object'}"
+                    f"{shown(', '.join(map(str, value))) or 'an empty object'}"
                 )
             value = found[0]
         return {

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from typing import Final
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import SplitResult, quote
 
 from modelport.core.errors import InputError, NotFoundError
 from modelport.deploy.verify import instances, v2
+from modelport.deploy.verify.address import read_address
 from modelport.deploy.verify.base import Ask, Carrier, EndpointProtocol
 from modelport.deploy.verify.web import send
 
@@ -54,6 +55,17 @@ def find_protocol(name: str) -> EndpointProtocol:
     return PROTOCOLS[name]
 
 
+def platform_of(url: str) -> str:
+    """Whose host an address names, as the target and its protocol are called; empty: nobody's."""
+    parts = read_address(url)
+    if parts.scheme in ("sagemaker", "lambda"):
+        return parts.scheme
+    host = parts.hostname or ""
+    if ".execute-api." in host:
+        return "lambda"
+    return next((name for ending, name in _HOSTS if host.endswith(ending)), "")
+
+
 def protocol_of_address(url: str) -> str:
     """The protocol that an address names by its scheme, path or host; empty: it names none.
 
@@ -62,16 +74,16 @@ def protocol_of_address(url: str) -> str:
     InputError
         When it is an address that only an SDK can ask, in another form.
     """
-    parts = urlsplit(url)
+    parts = read_address(url)
     host, path = parts.hostname or "", parts.path.rstrip("/")
+    by_host = platform_of(url)
     if parts.scheme in ("sagemaker", "lambda"):
-        return parts.scheme
+        return by_host
     if host.startswith("runtime.sagemaker."):
         raise InputError(
             f"requests to {host} have to be signed",
             hint=f"give the address as {_sagemaker_address(parts)}",
         )
-    by_host = next((name for ending, name in _HOSTS if host.endswith(ending)), "")
     if "/v2/models/" in path or path.endswith("/v2"):
         return by_host if by_host in ("lambda", "azure-functions", "cloudrun") else "v2"
     if "/v1/models/" in path:
@@ -82,8 +94,6 @@ def protocol_of_address(url: str) -> str:
         return "mlflow"
     if path.endswith("/score"):
         return "azureml"
-    if ".execute-api." in host:
-        return "lambda"
     return by_host
 
 
@@ -97,7 +107,7 @@ def protocol_that_answers(carrier: Carrier, url: str, model: str) -> str:
     UnavailableError
         When nobody answers.
     """
-    base = urlsplit(url).path.rstrip("/")
+    base = read_address(url).path.rstrip("/")
     base = "" if base == f"/{model}" else base
     for name, path in _SIGNS:
         answer = send(carrier, Ask("GET", base + path.format(model=quote(model, safe=""))), url)

@@ -6,18 +6,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from modelport.adapters import adapters_for_suffix, find_adapter
-from modelport.core.compare import compare
-from modelport.core.errors import ParityError, SignatureError, UnavailableError
+from modelport.core.errors import ParityError, UnavailableError
 from modelport.core.golden import GoldenRecords
-from modelport.core.options import ClientOptions
 from modelport.core.package import Package
-from modelport.core.settings import resolve
-from modelport.core.tensors import BYTES, Array, Tensors
+from modelport.core.tensors import Array, Tensors
+from modelport.deploy.verify.address import read_address
 from modelport.deploy.verify.base import (
     Access,
     Carrier,
@@ -25,13 +22,19 @@ from modelport.deploy.verify.base import (
     EndpointProtocol,
     Verification,
 )
+from modelport.deploy.verify.comparison import compared, nothing_compared, to_json
 from modelport.deploy.verify.protocols import (
     AUTO,
     find_protocol,
     protocol_of_address,
     protocol_that_answers,
 )
-from modelport.deploy.verify.web import WebCarrier, check_status, send
+from modelport.deploy.verify.records import (
+    is_asked_row_by_row,
+    made_up_row,
+    replayable_records,
+)
+from modelport.deploy.verify.web import WebCarrier, check_status, own_key, send
 
 Report = Callable[[str], None]
 _Result = TypeVar("_Result")
@@ -120,7 +123,7 @@ def ask_endpoint(
 ) -> Verification:
     """As `verify_endpoint`; an answer that differs is no error."""
     manifest = package.manifest
-    parts = urlsplit(url)
+    parts = read_address(url)
     plain = parts.scheme in ("http", "https")  # an SDK's address has no path of the server's
     path, query = (parts.path.rstrip("/"), parts.query) if plain else ("", "")
     model = EndpointModel(url, path, query, name or manifest.name, manifest.signature)
@@ -133,78 +136,29 @@ def ask_endpoint(
             )
             report(f"{url} speaks {wire}")
         spoken = find_protocol(wire)
-        records, left_out = _records(package, strict=spoken.strict_numbers)
+        records, left_out = replayable_records(package, strict=spoken.strict_numbers)
         if records is None:
             report("there are no golden records to compare; asking one made-up row")
             rows = made_up_row(package)
             if rows is not None:
                 first = _request(carrier, spoken, model, rows, patience, report)
-                return _nothing_compared(url, wire, package, first.seconds)
-            return _nothing_compared(url, wire, package, ())
+                return nothing_compared(url, wire, package, left_out, first.seconds)
+            return nothing_compared(url, wire, package, left_out, ())
         asked = _replay(carrier, spoken, model, records, package, patience, report)
-        return _compared(url, wire, package, records, left_out, asked, spoken.strict_numbers)
+        return compared(
+            url, wire, package, records, left_out, asked.outputs, asked.seconds,
+            strict=spoken.strict_numbers,
+        )  # fmt: skip
     finally:
         carrier.close()
-
-
-def to_json(verification: Verification) -> dict[str, object]:
-    """A verification as plain data."""
-    return {
-        "url": verification.url,
-        "protocol": verification.protocol,
-        "agrees": verification.agrees,
-        "records": verification.records,
-        "left_out": verification.left_out,
-        "differing_records": list(verification.differing_records),
-        "tolerance": verification.tolerance.to_json(),
-        "outputs": [
-            {
-                "name": c.name,
-                "elements": c.elements,
-                "differing": c.differing,
-                "max_absolute": c.max_absolute,
-                "max_relative": c.max_relative,
-                "flips": c.differing if c.exact else c.argmax_flips,
-                "problem": c.problem,
-                "agrees": c.agrees,
-            }
-            for c in verification.comparisons
-        ],
-        "seconds": {
-            "median": float(np.median(verification.seconds)) if verification.seconds else None,
-            "largest": max(verification.seconds, default=None),
-        },
-    }
-
-
-def one_row(package: Package) -> dict[str, Array] | None:
-    """A golden record, or a made-up row; all records where they depend on each other."""
-    records, _ = _records(package, strict=False)
-    if records is None:
-        return made_up_row(package)
-    if package.manifest.signature.batch_symbol and package.manifest.row_independent:
-        return {name: array[:1] for name, array in records.inputs.items()}
-    return records.inputs
-
-
-def made_up_row(package: Package) -> dict[str, Array] | None:
-    """One row of zeros, empty texts for texts; None where encoded files would be needed."""
-    row: dict[str, Array] = {}
-    for spec in package.manifest.signature.inputs:
-        if spec.dtype == BYTES:
-            return None
-        shape = tuple(size if isinstance(size, int) else 1 for size in spec.shape)
-        fill = "" if spec.numpy_dtype.kind == "O" else 0
-        row[spec.name] = np.full(shape, fill, dtype=spec.numpy_dtype)
-    return row
 
 
 def _open(
     url: str, protocol: EndpointProtocol | None, headers: Mapping[str, str] | None
 ) -> Carrier:
     """The carrier: an SDK's where the address or a missing key asks for it, else HTTP."""
-    key = resolve(ClientOptions).api_key
-    schemes = adapters_for_suffix("access", urlsplit(url).scheme)
+    key = own_key()
+    schemes = adapters_for_suffix("access", read_address(url).scheme)
     if schemes:
         access: Access = schemes[0].load()
         return access.open(url)
@@ -220,33 +174,10 @@ def _open(
 
 def _is_platform(url: str) -> bool:
     """Whether a platform's own host is meant: nobody else gets its tokens."""
-    host = urlsplit(url).hostname or ""
-    return urlsplit(url).scheme == "https" and host.endswith(
+    host = read_address(url).hostname or ""
+    return read_address(url).scheme == "https" and host.endswith(
         (".googleapis.com", ".vertexai.goog", ".run.app", ".inference.ml.azure.com")
     )
-
-
-def _records(package: Package, *, strict: bool) -> tuple[GoldenRecords | None, int]:
-    """The records that can be sent, and how many cannot."""
-    golden = package.golden()
-    if golden is None:
-        return None, 0
-    signature = package.manifest.signature
-    try:
-        inputs = signature.check(golden.inputs)
-    except SignatureError:  # the inner tensors of a model with processing
-        return None, 0
-    golden = GoldenRecords(inputs, golden.outputs)
-    if not strict or signature.batch_symbol is None:
-        return golden, 0
-    keep = np.ones(golden.rows, dtype=bool)
-    for array in inputs.values():
-        if array.dtype.kind == "f":
-            keep &= np.isfinite(array).reshape(golden.rows, -1).all(axis=1)
-    if not keep.any():
-        return None, golden.rows
-    chosen = [{n: a[keep] for n, a in side.items()} for side in (inputs, golden.outputs)]
-    return GoldenRecords(*chosen), int((~keep).sum())
 
 
 def _replay(
@@ -259,7 +190,7 @@ def _replay(
     report: Report,
 ) -> _Asked:
     """Ask for every record; the first may have to wait for the endpoint."""
-    if not (package.manifest.row_independent and model.signature.batch_symbol):
+    if not is_asked_row_by_row(package):
         return _request(carrier, protocol, model, records.inputs, patience, report)
     parts: list[_Asked] = []
     for row in range(records.rows):
@@ -308,53 +239,3 @@ def _patiently(action: Callable[[], _Result], patience: float, report: Report) -
                 raise
             report(f"not yet: {error.message}")
             time.sleep(_PAUSE_SECONDS)
-
-
-def _compared(
-    url: str,
-    name: str,
-    package: Package,
-    records: GoldenRecords,
-    left_out: int,
-    asked: _Asked,
-    strict: bool,
-) -> Verification:
-    expected = {n: _sendable(a) if strict else a for n, a in records.outputs.items()}
-    tolerance = package.manifest.tolerance
-    comparisons = tuple(compare(expected, asked.outputs, tolerance))
-    return Verification(
-        url, name, records.rows, left_out, comparisons, tolerance, asked.seconds,
-        _differing(expected, asked.outputs, package) if len(asked.seconds) > 1 else (),
-    )  # fmt: skip
-
-
-def _differing(expected: Tensors, actual: Tensors, package: Package) -> tuple[int, ...]:
-    """The records that lie outside the tolerance, held as all of them are: together.
-
-    Every other record is taken as right, so that the scale stays that of all records.
-    """
-    found: set[int] = set()
-    for name, array in expected.items():
-        other = actual.get(name)
-        if other is None or other.shape != array.shape:
-            return tuple(range(len(array)))
-        for row in range(len(array)):
-            mixed = array.copy()
-            mixed[row] = other[row]
-            (comparison,) = compare({name: array}, {name: mixed}, package.manifest.tolerance)
-            if not comparison.agrees:
-                found.add(row)
-    return tuple(sorted(found))
-
-
-def _sendable(array: Array) -> Array:
-    """With NaN for what travels as null."""
-    if array.dtype.kind != "f":
-        return array
-    return np.where(np.isfinite(array), array, np.array(np.nan, array.dtype))
-
-
-def _nothing_compared(
-    url: str, name: str, package: Package, seconds: tuple[float, ...]
-) -> Verification:
-    return Verification(url, name, 0, 0, (), package.manifest.tolerance, seconds)

@@ -18,7 +18,7 @@ from modelport.core.errors import EngineError
 from modelport.core.tensors import BYTES, STRING, Array, Tensors, TensorSpec, dtype_name
 from modelport.deploy.verify import arrays
 from modelport.deploy.verify.base import Answer, Ask, EndpointModel
-from modelport.deploy.verify.web import read_json
+from modelport.deploy.verify.web import read_json, shown
 
 _LENGTH: Final = "inference-header-content-length"
 
@@ -96,7 +96,8 @@ class OpenInference:
             }
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EngineError(
-                f"{model.url} answered 200 and no inference of Open Inference V2: {error!r}"
+                f"{model.url} answered 200 and no inference of Open Inference V2: "
+                f"{shown(repr(error))}"
             ) from error
 
 
@@ -135,7 +136,7 @@ def _buffers(outputs: list[dict[str, Any]], raw: bytes) -> dict[str, bytes]:
 def _output(item: dict[str, Any], raw: bytes | None, spec: TensorSpec, url: str) -> Array:
     if item["datatype"] != DATATYPES[spec.dtype]:
         raise EngineError(
-            f"{url} answered {item['datatype']} for output {spec.name}, which is "
+            f"{url} answered {shown(item['datatype'])} for output {spec.name}, which is "
             f"{DATATYPES[spec.dtype]} in the package: another model answers"
         )
     if raw is None:
