@@ -16,8 +16,8 @@ CHECKOV: Final = Path(__file__).parents[2] / ".venv" / "checkov" / "bin" / "chec
 def assert_clean(path: Path, *, skipped: set[str], framework: str = "arm") -> None:
     """No check fails; exactly these are passed over, each with its reason in the file."""
     if not CHECKOV.exists():
-        assert "CI" not in os.environ, "checkov is missing: make deploy-tools"
-        pytest.skip("checkov is missing: make deploy-tools")
+        assert "CI" not in os.environ, "checkov is missing: make tools"
+        pytest.skip("checkov is missing: make tools")
     done = subprocess.run(
         [str(CHECKOV), "--framework", framework, "-f", str(path), "-o", "json",
          "--skip-download"],

@@ -42,7 +42,7 @@ def checkov() -> Path:
         if (folder / _CHECKOV).exists():
             return folder / _CHECKOV
     found = shutil.which(_CHECKOV)
-    return Path(found) if found else _missing("checkov is not installed: make deploy-tools")
+    return Path(found) if found else _missing("checkov is not installed: make tools")
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:

@@ -60,7 +60,7 @@ def tool(name: str, *folders: str) -> str:
             return str(path)
     found = shutil.which(name) or (shutil.which(name, path=str(Path(sys.executable).parent)))
     if not found:
-        reason = f"{name} is missing: make deploy-tools"
+        reason = f"{name} is missing: make tools"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     return str(found)
 
@@ -412,7 +412,7 @@ def emulator() -> str:
     pattern = f"lib/*/site-packages/samcli/local/rapid/aws-lambda-rie-{machine}"
     found = list((ROOT / ".venv/sam").glob(pattern))
     if not found:
-        reason = "aws-lambda-rie is missing: make deploy-tools"
+        reason = "aws-lambda-rie is missing: make tools"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     return str(found[0])
 

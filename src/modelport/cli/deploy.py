@@ -19,11 +19,12 @@ from modelport.core.errors import InputError
 
 EXAMPLES = """\
 examples:
-  modelport deploy churn --to kubernetes --plan
-  modelport deploy churn@champion --to kubernetes --out deploy/ --set image=registry.example/churn
-  modelport deploy churn --to sagemaker --set mode=serverless --set role=ROLE_ARN --yes
-  modelport deploy status churn --to kubernetes
-  modelport deploy destroy churn --to kubernetes --yes
+  modelport deploy churn --to docker --yes
+  modelport deploy churn@champion --to kubernetes --set key-secret=churn-keys/key --plan
+  modelport deploy churn@champion --to lambda --set region=eu-west-1 --out deployment
+  modelport deploy churn --to sagemaker --set mode=serverless --set region=eu-west-1 --plan
+  modelport deploy status churn --to docker
+  modelport deploy destroy churn --to docker --yes
   modelport deploy --compare churn --load "50 rps, 8h/day"
   modelport deploy --settings kserve
 """

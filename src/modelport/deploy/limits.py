@@ -17,6 +17,8 @@ from modelport.core.errors import LimitError
 
 FILE: Final = "limits.toml"
 _KIB: Final = 1024.0
+#: From here on three digits would round what the files say.
+_WHOLE_SECONDS: Final = 100
 _SYMBOLS: Final = {"bytes": "B", "seconds": "s", "count": ""}
 
 
@@ -135,7 +137,7 @@ def amount(value: float, unit: str) -> str:
                 return f"{value:.4g} {name}"
             value /= _KIB
     if unit == "seconds":
-        return f"{value:g} s"
+        return f"{value:.3g} s" if value < _WHOLE_SECONDS else f"{value:g} s"
     return str(int(value)) if value == int(value) else f"{value:g}"
 
 
