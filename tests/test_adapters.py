@@ -26,6 +26,7 @@ FOLDERS = (
     "deploy/appliers",
     "deploy/targets",
     "engines",
+    "optimize/passes",
     "processing",
     "scan/containers",
     "scan/scanners",
@@ -100,12 +101,8 @@ def test_extras_equal_the_tables() -> None:
 
 @pytest.mark.parametrize("adapter", TABLE, ids=lambda a: f"{a.kind}-{a.name}")
 def test_extras_install_what_their_adapters_import(adapter: Adapter) -> None:
-    requirements = (
-        PROJECT["optional-dependencies"][adapter.extra]
-        if adapter.extra
-        else PROJECT["dependencies"]
-    )
-    installed = requirement_names(requirements)
+    requirements = PROJECT["optional-dependencies"].get(adapter.extra, [])
+    installed = requirement_names(PROJECT["dependencies"] + requirements)
     for module in adapter.requires:
         assert distributions_of(module) & installed, f"extra {adapter.extra!r} lacks {module}"
 
@@ -145,8 +142,12 @@ SHARED = {
     "modelport.convert.forests.probes": {"onnx"},
     "modelport.convert.graphs.tensorflow": {"onnx", "tensorflow", "tf2onnx"},
     "modelport.convert.graphs.tensorflow_operators": {"onnx", "tensorflow", "tf2onnx"},
-    "modelport.optimize.reduce": {"onnx", "torch"},
-    "modelport.optimize.train": {"onnx", "torch"},
+    "modelport.optimize.classic": {"onnx", "onnxruntime"},
+    "modelport.optimize.onnx_graph": {"onnx"},
+    "modelport.optimize.quantize": {"onnx", "onnxruntime"},
+    "modelport.optimize.reduce": {"onnx", "onnxruntime", "torch"},
+    "modelport.optimize.session": {"onnx", "onnxruntime"},
+    "modelport.optimize.train": {"onnx", "onnxruntime", "torch"},
 }
 
 

@@ -1,8 +1,8 @@
 """THE table: every adapter modelport has, one record each, strings only.
 
 A stage finds its adapters here and nowhere else; nothing is imported until it is asked for.
-To add a framework, an engine, a store, a reader, a protocol, a transport or a target: write the
-adapter, add its record here, its extra to ``pyproject.toml``, and one test module.
+To add a framework, an engine, a store, a reader, a pass, a protocol, a transport or a target: write
+the adapter, add its record here, its extra to ``pyproject.toml``, and one test module.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class Adapter:
         The family: ``framework``, ``container``, ``scanner``, ``gate``, ``inspector``, ``engine``,
         ``store``, ``reader``, ``processor``, ``protocol`` (over HTTP), ``rpc`` (over gRPC),
         ``coding`` and ``body`` (of requests), ``transport``, ``target`` (of deployments),
-        ``applier`` (of their calls), ``access`` (to their endpoints), ``demo``.
+        ``applier`` (of their calls), ``access`` (to their endpoints), ``pass`` (of optimizing),
+        ``plot``, ``demo``.
     name : str
         Unique within its kind.
     target : str
@@ -372,69 +373,72 @@ TABLE: Final = (
     ),
     Adapter(
         "pass", "load", "modelport.optimize.passes.load:LoadPass",
-        "the graph as it is after every start, made once", requires=("onnx",), extra="optimize",
+        "the graph as it is after every start, made once", requires=("onnx", "onnxruntime"),
+        extra="optimize",
     ),
     Adapter(
         "pass", "channels", "modelport.optimize.passes.channels:ChannelsPass",
         "fewer channels and neurons, trained on the original's answers",
-        requires=("onnx", "torch"), extra="distil",
+        requires=("onnx", "onnxruntime", "torch"), extra="distil",
     ),
     Adapter(
         "pass", "layers", "modelport.optimize.passes.layers:LayersPass",
         "fewer residual blocks and encoder layers, trained on the original's answers",
-        requires=("onnx", "torch"), extra="distil",
+        requires=("onnx", "onnxruntime", "torch"), extra="distil",
     ),
     Adapter(
         "pass", "network-student", "modelport.optimize.passes.network_student:NetworkStudentPass",
         "a small network that learns what a recurrent or unknown one answers",
-        requires=("onnx", "torch"), extra="distil",
+        requires=("onnx", "onnxruntime", "torch"), extra="distil",
     ),
     Adapter(
         "pass", "prune", "modelport.optimize.passes.prune:PrunePass",
         "most weights zero, stored as numbers and places, trained on the original's answers",
-        requires=("onnx", "torch"), extra="distil",
+        requires=("onnx", "onnxruntime", "torch"), extra="distil",
     ),
     Adapter(
         "pass", "float16", "modelport.optimize.passes.float16:Float16Pass",
-        "weights as float16", requires=("onnx",), extra="optimize",
+        "weights as float16", requires=("ml_dtypes", "onnx", "onnxruntime"), extra="optimize",
     ),
     Adapter(
         "pass", "int8-dynamic", "modelport.optimize.passes.int8_dynamic:Int8DynamicPass",
-        "int8 weights, ranges at run time: matrices", requires=("onnx",), extra="optimize",
+        "int8 weights, ranges at run time: matrices", requires=("onnx", "onnxruntime"),
+        extra="optimize",
     ),
     Adapter(
         "pass", "int8-static", "modelport.optimize.passes.int8_static:Int8StaticPass",
-        "int8 with calibrated ranges: convolutions and perceptrons", requires=("onnx",),
-        extra="optimize",
+        "int8 with calibrated ranges: convolutions and perceptrons",
+        requires=("onnx", "onnxruntime"), extra="optimize",
     ),
     Adapter(
         "pass", "trees", "modelport.optimize.passes.trees:TreesPass",
         "fewer trees and splits, with votes refitted to the original's sums",
-        requires=("onnx",), extra="optimize",
+        requires=("onnx", "onnxruntime"), extra="optimize",
     ),
     Adapter(
         "pass", "dead-features", "modelport.optimize.passes.dead_features:DeadFeaturesPass",
-        "columns that nothing uses, scalers folded into models", requires=("onnx",),
+        "columns that nothing uses, scalers folded into models", requires=("onnx", "onnxruntime"),
         extra="optimize",
     ),
     Adapter(
         "pass", "linear", "modelport.optimize.passes.linear:LinearPass",
-        "fewer columns of linear models, fewer support vectors", requires=("onnx",),
+        "fewer columns of linear models, fewer support vectors", requires=("onnx", "onnxruntime"),
         extra="optimize",
     ),
     Adapter(
         "pass", "student", "modelport.optimize.passes.student:StudentPass",
         "small trees and linear models taught by a model for tables",
-        requires=("sklearn", "onnx"), extra="sklearn",
+        requires=("onnx", "onnxruntime", "sklearn"), extra="sklearn",
     ),
     Adapter(
         "pass", "vocabulary", "modelport.optimize.passes.vocabulary:VocabularyPass",
         "fewer terms of text models, with weights refitted to the original's scores",
-        requires=("onnx",), extra="optimize",
+        requires=("onnx", "onnxruntime"), extra="optimize",
     ),
     Adapter(
         "pass", "weight-only", "modelport.optimize.passes.weight_only:WeightOnlyPass",
-        "matrices of 8 or 4 bits, activations as they are", requires=("onnx",), extra="optimize",
+        "matrices of 8 or 4 bits, activations as they are", requires=("onnx", "onnxruntime"),
+        extra="optimize",
     ),
     Adapter(
         "plot", "frontier", "modelport.optimize.plot:FrontierPlot",

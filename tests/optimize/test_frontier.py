@@ -51,8 +51,10 @@ def test_never_what_is_slower_or_neither_faster_nor_smaller() -> None:
     )
     assert ranking(points) == []
     assert [point.verdict for point in points[1:]] == [
-        "slower", "neither smaller nor faster by more than a few percent", "neither smaller nor faster by more than a few percent",
-    ]  # fmt: skip
+        "slower",
+        "neither smaller nor faster by more than a few percent",
+        "neither smaller nor faster by more than a few percent",
+    ]
 
 
 def test_larger_is_fine_when_it_is_faster_for_certain() -> None:

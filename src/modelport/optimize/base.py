@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from modelport.core.signature import Signature
-from modelport.core.tensors import Tensors
+from modelport.core.tensors import Array, Tensors
 
 Progress = Callable[[str], None]
 
@@ -103,6 +103,11 @@ class Subject:
         What the metric may lose, for passes that weigh one against the other.
     deadline : float
         In the time of `time.monotonic`: a pass that trains ends before.
+    task : str
+        As the package's manifest has it: ``classification``, ``regression`` …, or empty.
+    target : ndarray or None
+        The right answers to `rows`, where people gave them: passes that train may learn from them
+        too.
     """
 
     variant: Variant
@@ -113,6 +118,8 @@ class Subject:
     threads: int = 1
     max_drop: float = 0.01
     deadline: float = float("inf")
+    task: str = ""
+    target: Array | None = field(default=None, repr=False)
 
 
 class Pass(Protocol):
@@ -124,10 +131,15 @@ class Pass(Protocol):
         As ``--passes`` has it.
     order : str
         One of `ORDER`.
+    tolerance : float
+        How far an answer may be from the original's when nothing was trained and the rows are like
+        those it was calibrated with, as a share of the largest answer; infinity: learned passes
+        and those that leave parts out, whose loss only the judge knows.
     """
 
     name: str
     order: str
+    tolerance: float
 
     def refuses(self, subject: Subject) -> str:
         """Why it cannot do anything for this model; empty: it can try."""

@@ -2,8 +2,8 @@
 
 A variant is on the frontier when no other one is at least as good in loss, time for one row and
 size, and better in one of them. It may be picked when it is inside the budget with 95 %
-confidence, is not slower (95 % interval), and is faster or smaller by a few percent. Of those the fastest is
-picked; where the intervals of two overlap, the smaller.
+confidence, is not slower (95 % interval), and is faster or smaller by a few percent. Of those the
+fastest is picked; where the intervals of two overlap, the smaller.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from modelport.optimize.evaluate import Measured
-
 
 #: What is gained less than this, in size or time, is not worth another model.
 LEAST_GAIN: Final = 1.03

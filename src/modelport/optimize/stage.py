@@ -103,7 +103,8 @@ def optimize(package: Package, request: Request, report: Progress) -> Outcome:
     subject = Subject(
         variant=original, signature=model.signature, engine=_ENGINE, rows=calibrate,
         answers=bench.answers(original, calibrate), threads=request.threads,
-        max_drop=request.max_drop, deadline=time.monotonic() + request.seconds,
+        max_drop=request.max_drop, deadline=time.monotonic() + request.seconds, task=model.task,
+        target=None if request.target is None else request.target[parts.calibrate],
     )  # fmt: skip
     choosing = _rows(model, bench, original, request, parts.choose)
     baseline = bench.judge(original, choosing)

@@ -40,6 +40,7 @@ class ChannelsPass:
 
     name = "channels"
     order = REDUCE
+    tolerance = float("inf")
 
     def refuses(self, subject: Subject) -> str:
         """See `modelport.optimize.base.Pass.refuses`."""

@@ -25,6 +25,7 @@ class DeadFeaturesPass:
 
     name = "dead-features"
     order = REDUCE
+    tolerance = 1e-4
 
     def refuses(self, subject: Subject) -> str:
         """See `modelport.optimize.base.Pass.refuses`."""

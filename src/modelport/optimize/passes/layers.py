@@ -45,6 +45,7 @@ class LayersPass:
 
     name = "layers"
     order = REDUCE
+    tolerance = float("inf")
 
     def refuses(self, subject: Subject) -> str:
         """See `modelport.optimize.base.Pass.refuses`."""

@@ -37,6 +37,7 @@ class NetworkStudentPass:
 
     name = "network-student"
     order = REDUCE
+    tolerance = float("inf")
 
     def refuses(self, subject: Subject) -> str:
         """See `modelport.optimize.base.Pass.refuses`."""

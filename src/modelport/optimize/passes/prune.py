@@ -43,6 +43,7 @@ class PrunePass:
 
     name = "prune"
     order = NUMBERS
+    tolerance = float("inf")
 
     def refuses(self, subject: Subject) -> str:
         """See `modelport.optimize.base.Pass.refuses`."""

@@ -49,6 +49,7 @@ class StudentPass:
 
     name = "student"
     order = REDUCE
+    tolerance = float("inf")
 
     def refuses(self, subject: Subject) -> str:
         """See `modelport.optimize.base.Pass.refuses`."""

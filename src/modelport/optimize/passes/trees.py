@@ -66,6 +66,7 @@ class TreesPass:
 
     name = "trees"
     order = REDUCE
+    tolerance = float("inf")
 
     def refuses(self, subject: Subject) -> str:
         """See `modelport.optimize.base.Pass.refuses`."""

@@ -47,6 +47,7 @@ class VocabularyPass:
 
     name = "vocabulary"
     order = REDUCE
+    tolerance = float("inf")
 
     def refuses(self, subject: Subject) -> str:
         """See `modelport.optimize.base.Pass.refuses`."""
