@@ -90,10 +90,18 @@ def test_links_lead_somewhere(readme: str) -> None:
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("section", ["benchmark", "conversion"])
-@pytest.mark.parametrize("readme", READMES)
-def test_the_figures_are_the_benchmarks(readme: str, section: str) -> None:
-    text = (ROOT / readme).read_text(encoding="utf-8")
+#: The file, and the section of it that benchmarks write.
+MEASURED = [
+    *((readme, section) for readme in READMES for section in ("benchmark", "optimization")),
+    ("docs/20-convert.md", "conversion"),
+    ("docs/30-optimize.md", "optimization-runs"),
+    ("docs/40-serve.md", "payloads"),
+]
+
+
+@pytest.mark.parametrize(("document", "section"), MEASURED)
+def test_the_figures_are_the_benchmarks(document: str, section: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
     shown = text.partition(f"<!-- {section} -->\n")[2].partition(f"<!-- /{section} -->")[0]
     program = f"import readme; print(readme.sections()[{section!r}], end='')"
     rendered = subprocess.run(
