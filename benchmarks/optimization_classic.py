@@ -30,14 +30,15 @@ import numpy as np
 
 from modelport import api
 from modelport.adapters import find_adapter
+from modelport.core.options import OptimizeOptions
 from modelport.engines.base import EngineOptions
 from modelport.optimize.classic.ensemble import OPERATORS
 from modelport.optimize.classic.shrink import first_trees
-from modelport.optimize.classic.tree_nodes import read, write
+from modelport.optimize.classic.tree_nodes import read
+from modelport.optimize.classic.tree_writer import write
 from modelport.optimize.onnx_graph import parse, serialize
 from modelport.optimize.outcome import Outcome
 from modelport.optimize.significance import matched_interval
-from modelport.optimize.stage import Request, optimize
 
 CACHE: Final = Path.home() / ".cache" / "modelport-bench" / "data"
 _MOVIES: Final = (
@@ -74,7 +75,6 @@ class Case:
     fresh: np.ndarray
     right: np.ndarray
     max_drop: float
-    passes: tuple[str, ...]
 
 
 def fetch(cache: Path, what: tuple[str, tuple[str, ...], str]) -> Path:
@@ -147,7 +147,7 @@ def _boosted(model: Any, cache: Path) -> Case:
     model.fit(rows[:30_000], labels[:30_000])
     return Case(
         model, rows[:300], rows[30_000:57_000], labels[30_000:57_000], rows[57_000:],
-        labels[57_000:], 0.005, ("trees", "student", "load"),
+        labels[57_000:], 0.005,
     )  # fmt: skip
 
 
@@ -191,8 +191,7 @@ def _spam(cache: Path, labelled: bool) -> Case:
     model.fit(texts[:3000], labels[:3000])
     given = labels[3000:5000] if labelled else None
     return Case(
-        model, texts[:100], texts[3000:5000], given, texts[5000:], labels[5000:], 0.01,
-        ("vocabulary", "dead-features", "load"),
+        model, texts[:100], texts[3000:5000], given, texts[5000:], labels[5000:], 0.01
     )  # fmt: skip
 
 
@@ -206,7 +205,7 @@ def spam_unlabelled(cache: Path) -> Case:
     return _spam(cache, labelled=False)
 
 
-def _digits(model: Any, passes: tuple[str, ...]) -> Case:
+def _digits(model: Any) -> Case:
     from sklearn.datasets import load_digits
 
     rows, labels = load_digits(return_X_y=True)
@@ -214,7 +213,7 @@ def _digits(model: Any, passes: tuple[str, ...]) -> Case:
     rows, labels = rows[order].astype(np.float32), labels[order]
     model.fit(rows[:500], labels[:500])
     return Case(
-        model, rows[:100], rows[500:1400], None, rows[1400:], labels[1400:], 0.02, passes
+        model, rows[:100], rows[500:1400], None, rows[1400:], labels[1400:], 0.02
     )  # fmt: skip
 
 
@@ -222,14 +221,14 @@ def support_vectors(cache: Path) -> Case:
     """An RBF machine of ten classes."""
     from sklearn.svm import SVC
 
-    return _digits(SVC(), ("linear", "student", "load"))
+    return _digits(SVC())
 
 
 def neighbours(cache: Path) -> Case:
     """Five nearest neighbours: what they hold is their training set."""
     from sklearn.neighbors import KNeighborsClassifier
 
-    return _digits(KNeighborsClassifier(), ("student", "load"))
+    return _digits(KNeighborsClassifier())
 
 
 CASES: Final[dict[str, Callable[[Path], Case]]] = {
@@ -252,16 +251,24 @@ def measure(name: str, case: Case, folder: Path) -> dict[str, Any]:
     def given(rows: np.ndarray) -> dict[str, np.ndarray]:
         return {spec.name: rows.reshape(len(rows), -1)}
 
+    data = given(case.rows)
+    if case.labels is not None:
+        data["right"] = case.labels
+    options = OptimizeOptions(
+        target="right" if case.labels is not None else "", max_drop=case.max_drop,
+        cache=str(folder / "cache"),
+    )  # fmt: skip
     begin = time.monotonic()
-    request = Request(
-        given(case.rows), target=case.labels, max_drop=case.max_drop, passes=case.passes
-    )
-    outcome = optimize(package, request, lambda line: print(line, file=sys.stderr, flush=True))
+    outcome = api.optimize(
+        str(package.path), data, out=folder / "out", options=options,
+        report=lambda line: print(line, file=sys.stderr, flush=True),
+    ).outcome  # fmt: skip
     seconds = time.monotonic() - begin
     original = labels_of(content, given(case.fresh))
     record = {
         "name": name,
         "seconds": round(seconds, 1),
+        "peak_mb": _peak_mb(),
         "metric": outcome.metric,
         "off_after_conversion": _off(case, content, given(case.fresh)),
         "fresh_accuracy": round(float(np.mean(original == case.right)), 4),
@@ -283,6 +290,14 @@ def measure(name: str, case: Case, folder: Path) -> dict[str, Any]:
             "fresh_agreement": round(float(np.mean(original == found)), 4),
         }
     return record
+
+
+def _peak_mb() -> float:
+    """Of this process; it has trained the model, too."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return round(int(line.split()[1]) / 1024)
+    return 0.0
 
 
 def labels_of(content: bytes, rows: dict[str, np.ndarray]) -> np.ndarray:

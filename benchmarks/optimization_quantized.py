@@ -181,18 +181,18 @@ def _compared(
         core = {max(os.sched_getaffinity(0))}
         workers = {
             title: stack.enter_context(
-                Worker(Variant(title, one.model_path.read_bytes()), "onnxruntime", 1, folder,
+                Worker(Variant(title, one.model_path.read_bytes()), 1, folder,
                        cores=core)
             )
             for title, one in (("before", before), ("after", after))
         }  # fmt: skip
-        path = folder / "rows.npz"
+        path = Path(tempfile.mkdtemp(dir=folder)) / "rows"
         save_rows(path, dict(rows))
         wanted, got = (next(iter(worker.answers(path, 1).values())) for worker in workers.values())
         result: dict[str, Any] = _agreement(wanted, got)
         result["load_ms"] = round(workers["after"].best_load(5) * 1e3, 1)
         for batch in batches:
-            times = time_together(workers, "before", path, batch, rounds=21)
+            times = time_together(workers, "before", dict.fromkeys(workers, path), batch, rounds=21)
             result[f"batch {batch}"] = {
                 "before_ms": round(times["before"].p50 * 1e3, 3),
                 "after_ms": round(times["after"].p50 * 1e3, 3),

@@ -28,7 +28,7 @@ class Adapter:
         ``store``, ``reader``, ``processor``, ``protocol`` (over HTTP), ``rpc`` (over gRPC),
         ``coding`` and ``body`` (of requests), ``transport``, ``target`` (of deployments),
         ``applier`` (of their calls), ``access`` (to their endpoints), ``pass`` (of optimizing),
-        ``plot``, ``demo``.
+        ``teacher`` (of students that users give), ``plot``, ``demo``.
     name : str
         Unique within its kind.
     target : str
@@ -242,7 +242,7 @@ TABLE: Final = (
     ),
     Adapter(
         "engine", "onnxruntime", "modelport.engines.onnxruntime:OnnxRuntimeEngine",
-        "ONNX Runtime on the CPU", requires=("onnxruntime",),
+        "ONNX Runtime on the CPU", requires=("onnxruntime",), suffixes=(".onnx",),
     ),
     Adapter(
         "engine", "torch", "modelport.engines.torch:TorchEngine",
@@ -252,6 +252,11 @@ TABLE: Final = (
         "engine", "keras", "modelport.engines.keras:KerasEngine",
         "Keras on TensorFlow and the CPU",
         requires=("keras", "tensorflow"), extra="keras", suffixes=(".keras",),
+    ),
+    Adapter(
+        "engine", "forest", "modelport.engines.forest:ForestEngine",
+        "tree ensembles in ONNX files: ONNX Runtime for few rows, XGBoost for many",
+        requires=("onnx", "onnxruntime", "xgboost"), extra="forest", suffixes=(".onnx",),
     ),
     Adapter(
         "reader", "numpy", "modelport.data.numpy_file:NumpyReader",
@@ -377,6 +382,11 @@ TABLE: Final = (
         extra="optimize",
     ),
     Adapter(
+        "pass", "bulk", "modelport.optimize.passes.bulk:BulkPass",
+        "tree ensembles by two runtimes, chosen by the number of rows",
+        requires=("onnx", "onnxruntime", "xgboost"), extra="forest",
+    ),
+    Adapter(
         "pass", "channels", "modelport.optimize.passes.channels:ChannelsPass",
         "fewer channels and neurons, trained on the original's answers",
         requires=("onnx", "onnxruntime", "torch"), extra="distil",
@@ -439,6 +449,19 @@ TABLE: Final = (
         "pass", "weight-only", "modelport.optimize.passes.weight_only:WeightOnlyPass",
         "matrices of 8 or 4 bits, activations as they are", requires=("onnx", "onnxruntime"),
         extra="optimize",
+    ),
+    Adapter(
+        "pass", "own-student", "modelport.optimize.passes.own_student:OwnStudentPass",
+        "a network of your own that learns the model's answers (--student)",
+        requires=("onnx", "onnxruntime"), extra="optimize",
+    ),
+    Adapter(
+        "teacher", "keras", "modelport.optimize.teachers.keras:KerasTeacher",
+        "Keras models as students", requires=("keras", "tensorflow"), extra="keras",
+    ),
+    Adapter(
+        "teacher", "torch", "modelport.optimize.teachers.torch:TorchTeacher",
+        "PyTorch modules as students", requires=("torch",), extra="torch",
     ),
     Adapter(
         "plot", "frontier", "modelport.optimize.plot:FrontierPlot",

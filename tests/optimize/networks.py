@@ -79,13 +79,23 @@ class Network:
         return inferred.SerializeToString()
 
 
+def cnn(seed: int = 0) -> bytes:
+    """Two convolutions and five scores."""
+    network = Network(seed)
+    x = network.input("x", 3, 8, 8)
+    h = network.op("Relu", network.conv(x, 3, 32))
+    h = network.op("Relu", network.conv(h, 32, 32, strides=[2, 2]))
+    h = network.op("Flatten", network.op("GlobalAveragePool", h))
+    return network.model(network.dense(h, 32, 5))
+
+
 def answers(model: bytes, rows: Tensors) -> dict[str, np.ndarray]:
     session = onnxruntime.InferenceSession(model)
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, dict(rows)), strict=True))
 
 
-def subject_of(model: bytes, rows: Tensors, deadline: float = float("inf")) -> Subject:
+def subject_of(model: bytes, rows: Tensors, **changes: Any) -> Subject:
     """The original with the rows that passes get."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
@@ -93,8 +103,8 @@ def subject_of(model: bytes, rows: Tensors, deadline: float = float("inf")) -> S
         engine = find_adapter("engine", "onnxruntime").load()
         signature = engine.load(path, EngineOptions(threads=1)).signature
     return Subject(
-        Variant("original", model), signature, "onnxruntime", rows, answers(model, rows),
-        deadline=deadline,
+        Variant("original", model), signature, rows, answers(model, rows),
+        **changes,
     )  # fmt: skip
 
 

@@ -57,9 +57,7 @@ def packed(model: Any, sample: Any, folder: Path) -> Packed:
     half = len(sample) // 2
     mine = {name: array[:half] for name, array in rows.items()}
     held = {name: array[half:] for name, array in rows.items()}
-    subject = Subject(
-        Variant("original", content), signature, "onnxruntime", mine, run(content, mine)
-    )
+    subject = Subject(Variant("original", content), signature, mine, run(content, mine))
     return Packed(content, subject, held, run(content, held))
 
 

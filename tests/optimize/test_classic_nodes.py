@@ -62,7 +62,7 @@ def test_answers_are_kept_or_the_pass_says_why(operator: str) -> None:
             continue
         if not all(isinstance(array, np.ndarray) for array in expected.values()):
             continue
-        subject = Subject(Variant("original", content), None, "onnxruntime", rows, expected)  # type: ignore[arg-type]
+        subject = Subject(Variant("original", content), None, rows, expected)  # type: ignore[arg-type]
         for one in (kind() for kind in PASSES):
             why = one.refuses(subject)
             if why:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,7 +19,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, RobustScaler, StandardScaler
 
 from modelport.core.errors import UnsupportedError
-from modelport.optimize.classic.scalers import last_below
+from modelport.optimize.classic.columns import Graph
+from modelport.optimize.classic.dead import without_dead_columns
+from modelport.optimize.classic.linear import linear_models
+from modelport.optimize.classic.scalers import fold_scalers, last_below
+from modelport.optimize.classic.widths import widths_of
 from modelport.optimize.onnx_graph import operators, parse
 from modelport.optimize.passes.dead_features import DeadFeaturesPass
 from tests.optimize.tables import (
@@ -157,3 +162,94 @@ def test_inputs_that_nothing_uses_are_still_taken(tmp_path: Path) -> None:
     assert "b" in used
     assert {value.name for value in graph.input} == set("abcd")
     assert largest(pack.expected, pack.answers(content), "prediction") < 1e-5
+
+
+_X = np.arange(40, dtype=np.float32).reshape(10, 4)
+
+
+def _graph(made: list[onnx.NodeProto], outputs: dict[str, int], **constants: Any) -> Graph:
+    """From an input ``x`` of four columns to outputs of so many."""
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            made, "test", [onnx.helper.make_tensor_value_info("x", 1, ["N", 4])],
+            [onnx.helper.make_tensor_value_info(n, 1, ["N", w]) for n, w in outputs.items()],
+            [onnx.numpy_helper.from_array(v, name) for name, v in constants.items()],
+        ),
+        opset_imports=[onnx.helper.make_opsetid("ai.onnx.ml", 3), onnx.helper.make_opsetid("", 17)],
+        ir_version=8,
+    )  # fmt: skip
+    return Graph(model, widths_of(model, {"x": _X}))
+
+
+def _answers(graph: Graph) -> dict[str, np.ndarray]:
+    return dict(run(graph.model.SerializeToString(), {"x": _X}))
+
+
+def _node(kind: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
+    classic = kind in ("Scaler", "LinearRegressor")
+    domain = "ai.onnx.ml" if classic else ""
+    return onnx.helper.make_node(kind, inputs, [output], domain=domain, **attributes)
+
+
+def test_a_scaler_whose_columns_are_an_answer_stays() -> None:
+    graph = _graph(
+        [
+            _node("Scaler", ["x"], "scaled", offset=[1.0] * 4, scale=[2.0] * 4),
+            _node("Concat", ["scaled", "x"], "both", axis=1),
+            _node("LinearRegressor", ["both"], "y", coefficients=[1.0] * 8, intercepts=[0.0]),
+        ],
+        {"both": 8, "y": 1},
+    )
+    before = _answers(graph)
+    fold_scalers(graph)
+    for name, array in _answers(graph).items():
+        np.testing.assert_allclose(array, before[name])
+
+
+def test_columns_that_are_picked_from_behind() -> None:
+    graph = _graph(
+        [
+            _node("MatMul", ["x", "weight"], "hidden"),
+            _node("Gather", ["hidden", "places"], "picked", axis=1),
+            _node("LinearRegressor", ["picked"], "y", coefficients=[1.0, 2.0], intercepts=[0.0]),
+        ],
+        {"y": 1},
+        weight=np.arange(16, dtype=np.float32).reshape(4, 4),
+        places=np.array([-1, 1]),
+    )
+    before = _answers(graph)["y"]
+    assert without_dead_columns(graph)
+    np.testing.assert_allclose(_answers(graph)["y"], before)
+
+
+def test_weights_with_two_rows_are_no_table() -> None:
+    graph = _graph(
+        [
+            _node("Identity", ["weight"], "same"),
+            _node("MatMul", ["x", "same"], "y"),
+        ],
+        {"y": 3},
+        weight=np.ones((4, 3), dtype=np.float32),
+    )
+    assert graph.widths == {"x": 4, "y": 3}
+    model, shape = graph.model, np.ones((2, 3), dtype=np.float32)
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(shape, "weight"))
+    model.graph.node[1].CopyFrom(_node("Sub", ["x", "x"], "y"))
+    assert "same" not in widths_of(model, {"x": _X})
+
+
+def test_constants_of_two_passes_have_names_of_their_own() -> None:
+    made = [_node("Mul", ["x", "c"], "a"), _node("Mul", ["a", "c"], "y")]
+    graph = _graph(made, {"y": 4}, c=np.ones(4, dtype=np.float32))
+    graph.set_input(graph.model.graph.node[0], 1, np.full(4, 2, dtype=np.float32))
+    again = Graph(graph.model, graph.widths)
+    again.set_input(again.model.graph.node[1], 1, np.full(4, 3, dtype=np.float32))
+    np.testing.assert_allclose(_answers(again)["y"], 6 * _X)
+
+
+def test_a_product_that_is_scaled_is_no_linear_model() -> None:
+    weight = np.ones((4, 2), dtype=np.float32)
+    for beta, count in ((1.0, 1), (0.5, 0)):
+        product = _node("Gemm", ["x", "w", "b"], "y", beta=beta)
+        graph = _graph([product], {"y": 2}, w=weight, b=np.ones(2, dtype=np.float32))
+        assert len(linear_models(graph)) == count

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from modelport.optimize.base import Variant
 from modelport.optimize.evaluate import Measured
 from modelport.optimize.frontier import frontier, ranking
@@ -70,7 +72,7 @@ def test_what_is_too_uncertain_or_failed_is_not_picked() -> None:
         0.01,
     )  # fmt: skip
     assert ranking(points) == []
-    assert points[1].verdict == "too few rows to tell: about 2,400 would do"
+    assert points[1].verdict == "too few rows to tell: about 7,200 in all would do"
     assert points[2].verdict == "it does not load"
     assert not points[2].pareto
 
@@ -80,3 +82,37 @@ def test_what_another_one_beats_in_everything_is_not_on_the_frontier() -> None:
         ORIGINAL, [measured("good", 250, 3.0), measured("bad", 300, 2.0, 0.001)], 0.01
     )
     assert [point.pareto for point in points] == [False, True, False]
+
+
+def in_bulk(speedup: float, spread: float = 0.05) -> Times:
+    return Times(4096, 0.03, 0.04, speedup, speedup - spread, speedup + spread)
+
+
+def test_much_faster_in_bulk_is_a_gain_of_its_own() -> None:
+    even = measured("bulk", 1005, 1.0)
+    points = frontier(
+        ORIGINAL,
+        [replace(even, bulk=in_bulk(2.0)),
+         replace(measured("a little", 1005, 1.0), bulk=in_bulk(1.2)),
+         replace(measured("unsure", 1005, 1.0), bulk=in_bulk(1.5, 0.4)),
+         replace(measured("larger", 1200, 1.0), bulk=in_bulk(2.0)),
+         replace(measured("slower", 1005, 0.9), bulk=in_bulk(2.0))],
+        0.01,
+    )  # fmt: skip
+    assert names(ranking(points)) == ["bulk"]
+    assert [point.verdict for point in points[2:]] == [
+        "neither smaller nor faster by more than a few percent",
+        "neither smaller nor faster by more than a few percent",
+        "neither smaller nor faster by more than a few percent",
+        "slower",
+    ]
+    assert points[1].pareto
+    assert not points[4].pareto  # "bulk" is as fast and smaller
+
+
+def test_of_two_as_fast_and_as_large_the_faster_one_in_bulk() -> None:
+    plain, bulk = measured("plain", 500, 1.5), measured("bulk", 505, 1.49)
+    small = measured("small", 250, 1.5)
+    both = [plain, replace(bulk, bulk=in_bulk(2.0))]
+    assert names(ranking(frontier(ORIGINAL, both, 0.01))) == ["bulk", "plain"]
+    assert names(ranking(frontier(ORIGINAL, [*both, small], 0.01)))[0] == "small"

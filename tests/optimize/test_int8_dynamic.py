@@ -14,12 +14,9 @@ from modelport.core.tensors import Array
 from modelport.optimize.base import Subject, Variant
 from modelport.optimize.onnx_graph import parse, serialize
 from modelport.optimize.passes.int8_dynamic import Int8DynamicPass
-from modelport.optimize.quantize.dynamic import (
-    Plan,
-    observe_products,
-    quantize_dynamically,
-    smoothing,
-)
+from modelport.optimize.quantize.dynamic import Plan, quantize_dynamically
+from modelport.optimize.quantize.products import observe_products
+from modelport.optimize.quantize.smoothing import smoothing
 from modelport.optimize.session import simplified
 from tests.optimize.subjects import (
     cosines,
@@ -34,7 +31,7 @@ from tests.optimize.subjects import (
     trained,
     variants,
 )
-from tests.optimize.test_int8_static import branching, gaussian
+from tests.optimize.test_int8_static import branching, gaussian, sharing
 
 WIDTH = 64
 
@@ -143,6 +140,13 @@ def test_weights_in_branches() -> None:
         assert kinds(found.model)["MatMulInteger"] == 2
         assert len(found.model) < len(model) / 2
         assert noise(run(model, rows)["y"], run(found.model, rows)["y"]) < -30
+
+
+def test_branches_that_read_what_is_around_them() -> None:
+    model, rows = sharing(), {"x": gaussian(60, 32)}
+    found = first(model, rows).model
+    assert kinds(found)["MatMulInteger"] == 3
+    assert noise(run(model, rows)["y"], run(found, rows)["y"]) < -30
 
 
 def test_weights_in_constant_nodes() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -13,7 +16,7 @@ from modelport.optimize.base import Subject
 from modelport.optimize.onnx_graph import parse, serialize
 from modelport.optimize.passes import int8_static
 from modelport.optimize.passes.int8_static import Int8StaticPass
-from modelport.optimize.quantize.correction import correct_biases
+from modelport.optimize.quantize.correction import correct
 from modelport.optimize.quantize.ranges import METHODS, Range, observe
 from modelport.optimize.quantize.rounding import Rounder
 from modelport.optimize.quantize.static import (
@@ -100,7 +103,7 @@ def test_rounding_and_correction_lower_the_noise(
     assert Rounder(source, nodes, about.rows).apply(rounded) == len(nodes) == 6
     assert decibels(rounded) < decibels(nearest)
     before = decibels(rounded)
-    assert correct_biases(source, rounded, nodes, about.rows) == 6
+    assert correct(source, rounded, nodes, about.rows) == 6
     assert decibels(rounded) < before
 
 
@@ -116,7 +119,7 @@ def test_biases_move_means_back(
     model = quantize(source, coarse, "minmax")
     wanted = served(source, about.rows)["scores"].mean(axis=0)
     before = np.abs(served(model, about.rows)["scores"].mean(axis=0) - wanted).max()
-    correct_biases(source, model, nodes, about.rows)
+    correct(source, model, nodes, about.rows)
     after = np.abs(served(model, about.rows)["scores"].mean(axis=0) - wanted).max()
     assert after < before / 3
 
@@ -249,9 +252,41 @@ def branching(weight: Array) -> bytes:
     return graph(made, {"limit": np.zeros((), dtype=np.float32)}, *shapes)
 
 
+def reaching_out(sign: int) -> onnx.GraphProto:
+    made = [
+        helper.make_node("MatMul", ["x", "w"], [f"inside_{sign}"]),
+        helper.make_node("Mul", [f"inside_{sign}", "h"], [f"out_{sign}"]),
+    ]
+    value = helper.make_tensor_value_info(f"out_{sign}", onnx.TensorProto.FLOAT, ["N", 64])
+    return helper.make_graph(made, "branch", [], [value])
+
+
+def sharing() -> bytes:
+    """The branches of an If use weights, an input and a hidden layer of what is around them."""
+    made = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["g"]),
+        helper.make_node("Relu", ["g"], ["h"]),
+        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        helper.make_node("Greater", ["largest", "limit"], ["there"]),
+        helper.make_node(
+            "If", ["there"], ["z"], then_branch=reaching_out(1), else_branch=reaching_out(2)
+        ),
+        helper.make_node("Add", ["z", "h"], ["y"]),
+    ]
+    weights = {"w": gaussian(32, 64), "b": gaussian(64), "limit": np.zeros((), dtype=np.float32)}
+    return graph(made, weights, {"x": ["N", 32]}, {"y": ["N", 64]})
+
+
+def test_branches_that_read_what_is_around_them() -> None:
+    model, rows = sharing(), {"x": gaussian(60, 32)}
+    found = variants(Int8StaticPass(), subject(model, rows))["int8-static"].model
+    assert "DequantizeLinear" in kinds(found)
+    assert noise(run(model, rows)["y"], run(found, rows)["y"]) < -30
+
+
 def test_weights_only_in_branches() -> None:
     about = subject(branching(gaussian(32, 8)), {"x": gaussian(40, 32)})
-    with pytest.raises(UnsupportedError, match="constant weights outside branches"):
+    with pytest.raises(UnsupportedError, match="constant float32 weights outside branches"):
         variants(Int8StaticPass(), about)
 
 
@@ -261,9 +296,90 @@ def test_a_fixed_number_of_rows() -> None:
     model = graph(made, {"w": weight}, {"x": [4, 32]}, {"y": [4, 8]})
     rows = {"x": gaussian(4, 32)}
     about = subject(model, rows)
-    more = Subject(**{**vars(about), "rows": {"x": gaussian(42, 32)}})
-    found = variants(Int8StaticPass(), more)["int8-static"].model
+    for count in (42, 3):
+        more = replace(about, rows={"x": gaussian(count, 32)})
+        found = variants(Int8StaticPass(), more)["int8-static"].model
+        assert noise(run(model, rows)["y"], run(found, rows)["y"]) < -20
+
+
+def test_weights_of_float64_are_refused() -> None:
+    double = onnx.TensorProto.DOUBLE
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["y"])]
+    model = helper.make_model(
+        helper.make_graph(
+            nodes, "double", [helper.make_tensor_value_info("x", double, ["N", 32])],
+            [helper.make_tensor_value_info("y", double, ["N", 8])],
+            [onnx.numpy_helper.from_array(gaussian(32, 8).astype(np.float64), "w")],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)], ir_version=8,
+    )  # fmt: skip
+    about = subject(model.SerializeToString(), {"x": gaussian(60, 32).astype(np.float64)})
+    with pytest.raises(UnsupportedError, match="constant float32 weights"):
+        variants(Int8StaticPass(), about)
+
+
+def test_weights_and_biases_of_several_nodes() -> None:
+    """What one of them needs would be wrong for the other."""
+    made = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["z"], "first"),
+        helper.make_node("Relu", ["z"], ["r"]),
+        helper.make_node("Gemm", ["r", "w", "b"], ["y"], "second"),
+    ]
+    weights = {"w": gaussian(32, 32), "b": gaussian(32)}
+    model = graph(made, weights, {"x": ["N", 32]}, {"y": ["N", 32]})
+    rows = {"x": gaussian(60, 32)}
+    found = variants(Int8StaticPass(), subject(model, rows))["int8-static"].model
     assert noise(run(model, rows)["y"], run(found, rows)["y"]) < -30
+
+
+def test_what_has_shrunk_grows_again(
+    about: Subject, prepared: tuple[onnx.ModelProto, dict[str, Range]]
+) -> None:
+    source, ranges = prepared
+    model = quantize(source, ranges, "minmax")
+    for item in model.graph.initializer:
+        if item.name.endswith("weight_scale") or item.name.endswith("_quantized_scale"):
+            array = onnx.numpy_helper.to_array(item)
+            item.CopyFrom(onnx.numpy_helper.from_array(np.asarray(array * 0.97), item.name))
+
+    def slope(found: onnx.ModelProto) -> float:
+        one, other = (served(item, about.rows)["scores"] for item in (source, found))
+        one, other = one - one.mean(axis=0), other - other.mean(axis=0)
+        return float(np.sum(one * other) / np.sum(one**2))
+
+    assert slope(model) < 0.95
+    correct(source, model, weighted_nodes(source), about.rows)
+    assert abs(slope(model) - 1) < 0.01
+
+
+def test_no_time_to_look_at_all_rows(about: Subject) -> None:
+    """Weights are not fitted to the few that there was time for."""
+    source = source_graph(about.variant.model)
+    nodes = weighted_nodes(source)
+    rounder = Rounder(source, nodes, about.rows, deadline=time.monotonic())
+    ranges = observe(source, activations(source), about.rows, histograms=0)
+    assert rounder.apply(quantize(source, ranges, "minmax")) == 0
+
+
+def test_a_narrow_start_is_left_in_float32() -> None:
+    """The stem, its depthwise convolution, and the few channels that they end in."""
+    sizes = {"stem": (16, 3, 3, 3), "each": (16, 1, 3, 3), "few": (8, 16, 1, 1),
+             "wide": (64, 8, 1, 1), "last": (8, 64, 1, 1)}  # fmt: skip
+    made, last = [], "x"
+    for name in sizes:
+        group = 16 if name == "each" else 1
+        pads = [1, 1, 1, 1] if sizes[name][2] == 3 else [0] * 4
+        made.append(helper.make_node("Conv", [last, name], [f"{name}_out"], name,
+                                     group=group, pads=pads))  # fmt: skip
+        last = f"{name}_out"
+    made.append(helper.make_node("Identity", [last], ["y"]))
+    weights = {name: gaussian(*size) for name, size in sizes.items()}
+    model = graph(made, weights, {"x": ["N", 3, 8, 8]}, {"y": ["N", 8, 8, 8]})
+    found = variants(Int8StaticPass(), subject(model, {"x": gaussian(20, 3, 8, 8)}))
+    left = found["int8-static, 3 float"].detail["int8-static"]["left_float"]
+    assert left == ["stem", "each", "few"]
+    as_it_runs = kinds(found["int8-static, 3 float"].model, optimized=True)
+    assert as_it_runs["QLinearConv"] == 2
 
 
 def test_several_inputs() -> None:
@@ -297,7 +413,7 @@ def test_convolutions_of_every_kind(change: dict[str, object]) -> None:
     nearest = quantize(source, ranges, "minmax")
     rounded = quantize(source, ranges, "minmax")
     Rounder(source, weighted_nodes(source), rows).apply(rounded)
-    correct_biases(source, rounded, weighted_nodes(source), rows)
+    correct(source, rounded, weighted_nodes(source), rows)
     wanted = run(model, rows)["y"]
     assert noise(wanted, served(rounded, rows)["y"]) < noise(wanted, served(nearest, rows)["y"])
 
@@ -310,6 +426,55 @@ def test_an_histogram_may_cut_an_outlier() -> None:
     ))  # fmt: skip
     found = observe(model, ["x"], {"x": values}, histograms=4000)["x"]
     assert found.cut("minmax")[1] == 1000
-    for method, most in (("percentile", 1000), ("entropy", 200)):
+    for method, most in (("percentile", 1000), ("entropy", 200), ("mse", 1000)):
         low, high = found.cut(method)
         assert low <= 0 <= high <= most
+
+
+def test_the_range_with_the_least_squares_of_errors() -> None:
+    """Against the errors of a quantizer that really cuts and rounds."""
+    values = np.random.default_rng(0).standard_t(4, size=(20000, 1)).astype(np.float32)
+    model = parse(graph(
+        [helper.make_node("Identity", ["x"], ["y"])], {}, {"x": ["N", 1]}, {"y": ["N", 1]}
+    ))  # fmt: skip
+    item = observe(model, ["x"], {"x": values}, histograms=20000)["x"]
+
+    def error(low: float, high: float) -> float:
+        step = (high - low) / 255
+        return float(np.mean((np.round(np.clip(values, low, high) / step) * step - values) ** 2))
+
+    best = min(
+        error(item.low * one, item.high * other)
+        for one in np.linspace(0.2, 1, 17) for other in np.linspace(0.2, 1, 17)
+    )  # fmt: skip
+    assert error(*item.cut("mse")) < best * 1.02
+    assert error(*item.cut("mse")) < error(*item.cut("minmax")) * 0.96
+
+
+def test_fewer_rows_where_tensors_are_large(
+    monkeypatch: pytest.MonkeyPatch, about: Subject
+) -> None:
+    source = source_graph(about.variant.model)
+
+    def counts() -> tuple[int, ...]:
+        return tuple(len(rows["x"]) for rows in int8_static._limited(source, about.rows))
+
+    assert counts() == (200, 200)  # all that there are
+    monkeypatch.setattr(int8_static, "_BYTES", 32 * 8 * 8 * 4 * 40)
+    assert counts() == (80, 40)
+    monkeypatch.setattr(int8_static, "_BYTES", 1)
+    assert counts() == (64, 16)
+
+
+def test_answers_are_never_cut() -> None:
+    """One class of very many has a large score, and that is the answer."""
+    model = source_graph(dense(gaussian(32, 8)))
+    rows = {"x": gaussian(100, 32)}
+    ranges = observe(model, activations(model), rows, histograms=100)
+    rare = np.ones_like(ranges["y"].histogram)
+    rare[len(rare) // 2] = 10**9
+    ranges["y"] = replace(ranges["y"], histogram=rare)
+    assert ranges["y"].cut("mse")[1] < ranges["y"].high * 0.5
+    wanted = served(model, rows)["y"]
+    found = served(quantize(model, ranges, "mse"), rows)["y"]
+    assert np.abs(found - wanted).max() < np.abs(wanted).max() * 0.05

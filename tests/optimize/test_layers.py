@@ -18,7 +18,7 @@ from tests.optimize.networks import Network, agreement, answers, images, quiet, 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelport.optimize.train.source._MOST_STEPS", 120)
+    monkeypatch.setattr("modelport.optimize.train.recipe._MOST_STEPS", 120)
 
 
 def _residual(blocks: int = 4, small: tuple[int, ...] = (1, 2), seed: int = 0) -> bytes:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
-from modelport.optimize.classic.support import Machine, merged, read, representatives
+from modelport.core.errors import UnsupportedError
+from modelport.optimize.classic import fewer_vectors
+from modelport.optimize.classic.fewer_vectors import representatives
+from modelport.optimize.classic.support import Machine, merged, read
 from modelport.optimize.passes.linear import LinearPass
 from tests.optimize.tables import (
     agreement,
@@ -123,3 +126,20 @@ def test_other_kernels(kernel: str, tmp_path: Path) -> None:
     found = pack.variants(LinearPass())
     name = next(name for name in found if " vectors" in name)
     assert agreement(pack.expected, pack.answers(found[name])) > 0.9
+
+
+def test_what_is_small_already_is_told(tmp_path: Path) -> None:
+    rows, targets = numbers()
+    pack = packed(Ridge().fit(rows[:500], targets[:500]), rows[500:900], tmp_path)
+    with pytest.raises(UnsupportedError, match="fewer than 64 columns"):
+        list(LinearPass().variants(pack.subject, lambda _: None))
+
+
+def test_too_many_vectors_are_refused_with_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fewer_vectors, "_MOST_VECTORS", 3)
+    machine = Machine(
+        vectors=np.eye(4), coefficients=np.ones((1, 4)), offsets=np.zeros(1),
+        classes=np.zeros(4, dtype=int), kernel="RBF", gamma=0.1, constant=0.0, degree=3.0,
+    )  # fmt: skip
+    with pytest.raises(UnsupportedError, match=r"4 support vectors .* at most 3"):
+        representatives(machine)

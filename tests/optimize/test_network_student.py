@@ -13,7 +13,7 @@ from tests.optimize.networks import Network, agreement, answers, images, quiet, 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelport.optimize.train.source._MOST_STEPS", 250)
+    monkeypatch.setattr("modelport.optimize.train.recipe._MOST_STEPS", 150)
 
 
 def _sequences(count: int, seed: int = 0) -> np.ndarray:
@@ -53,7 +53,6 @@ def test_a_student_of_a_recurrent_network_answers_alike() -> None:
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     assert agreement(probabilities, scores) > 0.8
     assert labels.dtype == found.dtype
-    assert next(one.variants(subject, quiet)).model == first.model
 
 
 def test_rows_of_numbers_get_a_perceptron_that_knows_their_scales() -> None:

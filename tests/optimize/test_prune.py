@@ -18,7 +18,7 @@ from tests.optimize.networks import Network, agreement, answers, quiet, subject_
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelport.optimize.train.source._MOST_STEPS", 120)
+    monkeypatch.setattr("modelport.optimize.train.recipe._MOST_STEPS", 120)
 
 
 def _rows(count: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -75,7 +75,7 @@ def test_sparse_weights_answer_the_same_in_fewer_bytes() -> None:
             array = np.frombuffer(item.raw_data, np.float32).copy()
             array[np.random.default_rng(0).random(array.size) < 0.9] = 0
             item.raw_data = array.tobytes()
-    stored, count = sparse(model)
+    stored, count = sparse(model, [item.name for item in model.graph.initializer])
     assert count == 1
     before, after = model.SerializeToString(), stored.SerializeToString()
     assert len(after) < 0.4 * len(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,31 +14,42 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from modelport import api
-from modelport.core.errors import InputError, UnsupportedError
+from modelport import adapters, api
+from modelport.api.target import split_target
+from modelport.core.errors import (
+    ConflictError,
+    InputError,
+    NotFoundError,
+    UnsupportedError,
+)
 from modelport.core.options import OptimizeOptions
 from modelport.core.package import Package, open_package
+from modelport.core.rows import Rows
 from modelport.optimize import search, stage
-from modelport.optimize.base import NUMBERS, Pass, Progress, Subject, Variant
+from modelport.optimize.base import NUMBERS, REDUCE, Pass, Progress, Subject, Variant
+from modelport.optimize.frontier import ranking
 
 
 class Scripted:
     """A pass that proposes what it is told to."""
 
-    name = "scripted"
-    order = NUMBERS
+    tolerance = 0.0
 
-    def __init__(self, *models: bytes, files: dict[str, bytes] | None = None) -> None:
+    def __init__(self, *models: bytes, order: str = NUMBERS, name: str = "scripted") -> None:
         self.models = models
+        self.order = order
+        self.name = name
         self.runs = 0
+        self.deadlines: list[float] = []
 
     def refuses(self, subject: Subject) -> str:
         return ""
 
     def variants(self, subject: Subject, report: Progress) -> Iterator[Variant]:
         self.runs += 1
+        self.deadlines.append(subject.deadline)
         for index, model in enumerate(self.models):
-            yield subject.variant.then(f"scripted, {index}", model)
+            yield subject.variant.then(f"{self.name}, {index}", model)
 
 
 def changed(package: Package, factor: float) -> bytes:
@@ -48,7 +60,7 @@ def changed(package: Package, factor: float) -> bytes:
             noise = np.random.default_rng(0).normal(1, factor, item.dims)
             array = numpy_helper.to_array(item) * noise
             item.CopyFrom(numpy_helper.from_array(array.astype(np.float32), item.name))
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 @pytest.fixture
@@ -76,6 +88,7 @@ def test_a_better_package_is_written_and_opens(
     assert report["picked"] in report["sentence"]
     assert report["golden"]["records"] + report["golden"]["labels_changed"] > 0
     assert {item["name"] for item in report["variants"]} >= {"original", "float16", "load"}
+    assert json.loads((tmp_path / "out" / "frontier.json").read_text()) == found.report
     assert (tmp_path / "out" / "frontier.svg").read_text().startswith("<?xml")
     assert (tmp_path / "out" / "frontier.png").read_bytes().startswith(b"\x89PNG")
     answers = api.predict(package.path, {"input": np.load(rows_file)["input"][:9]})
@@ -117,7 +130,6 @@ def test_what_only_holds_on_the_rows_it_was_chosen_by_is_not_written(
 ) -> None:  # fmt: skip
     passes.append(Scripted(changed(perceptron, 3.0)))
     # As if it had been good by chance: the frontier lets it pass.
-    ranking = stage.ranking
     monkeypatch.setattr(
         stage, "ranking", lambda points: ranking([replace(p, verdict="") for p in points])
     )
@@ -125,6 +137,7 @@ def test_what_only_holds_on_the_rows_it_was_chosen_by_is_not_written(
     assert found.package is None
     (failed,) = found.report["did_not_hold"]
     assert "on rows that it had not seen" in failed["why"]
+    assert found.report["sentence"].startswith("nothing is emitted: scripted, 0 loses")
 
 
 def test_an_interrupted_run_goes_on(
@@ -163,6 +176,85 @@ def test_passes_begin_within_the_budget(
     assert "the time was up (--budget)" in whys
 
 
+def test_what_shrinks_a_model_ends_early_enough_for_the_others(
+    perceptron: Package, rows_file: Path, tmp_path: Path, passes: list[Pass]
+) -> None:
+    shrinks = Scripted(changed(perceptron, 1e-6), order=REDUCE, name="shrinks")
+    rounds = Scripted(changed(perceptron, 1e-5), name="rounds")
+    passes += [shrinks, rounds]
+    found = run(perceptron, rows_file, tmp_path, budget="1h")
+    assert 0.39 * 3600 < rounds.deadlines[0] - shrinks.deadlines[0] < 0.41 * 3600
+    names = [item["name"] for item in found.report["variants"]]
+    assert "shrinks, 0 + rounds, 0" in names
+
+
+def test_what_one_pass_cannot_do_costs_nothing_else(
+    perceptron: Package, rows_file: Path, tmp_path: Path, passes: list[Pass]
+) -> None:
+    class Broken(Scripted):
+        def refuses(self, subject: Subject) -> str:
+            raise ValueError("a node it does not know")
+
+    model = changed(perceptron, 1e-6)
+    passes += [Broken(name="broken"), Scripted(model, model)]
+    found = run(perceptron, rows_file, tmp_path)
+    assert len(found.report["variants"]) == 3
+    (told,) = found.report["passes_without_effect"]
+    assert told["pass"] == "broken"
+    assert told["why"] == "a defect in modelport: ValueError: a node it does not know"
+
+
+def test_variants_of_the_same_name_are_told_apart(
+    perceptron: Package, rows_file: Path, tmp_path: Path, passes: list[Pass]
+) -> None:
+    class Alike(Scripted):
+        def variants(self, subject: Subject, report: Progress) -> Iterator[Variant]:
+            for model in self.models:
+                yield subject.variant.then(self.name, model)
+
+    passes.append(Alike(changed(perceptron, 1e-6), changed(perceptron, 1e-5)))
+    found = run(perceptron, rows_file, tmp_path)
+    names = [item["name"] for item in found.report["variants"]]
+    assert sorted(names) == ["original", "scripted", "scripted (2)"]
+
+
+def test_where_it_cannot_be_written_is_said_before_the_work(
+    perceptron: Package, rows_file: Path, tmp_path: Path, passes: list[Pass]
+) -> None:
+    passes.append(Scripted())
+    (tmp_path / "out").mkdir()
+    shutil.copytree(perceptron.path, tmp_path / "out" / "perceptron")
+    with pytest.raises(ConflictError, match="another package exists"):
+        run(perceptron, rows_file, tmp_path)
+
+
+@pytest.mark.parametrize("max_drop", [0.0, -0.1, float("nan"), float("inf"), 1.0])
+def test_budgets_that_mean_nothing_are_refused(
+    perceptron: Package, rows_file: Path, tmp_path: Path, max_drop: float
+) -> None:
+    with pytest.raises(InputError, match="--max-drop is"):
+        run(perceptron, rows_file, tmp_path, max_drop=max_drop, passes="load")
+
+
+def test_where_the_right_answers_come_from(perceptron: Package, tmp_path: Path) -> None:
+    rows = Rows({"input": np.zeros((40, 64)), "digit": np.arange(40), "short": np.arange(39)})
+    rest, answers = split_target(rows, "digit", perceptron)
+    assert list(rest.columns) == ["input", "short"]
+    assert answers is not None
+    assert len(answers) == 40
+    kept, _ = split_target(rows, "input", perceptron)  # the model takes it: it stays
+    assert "input" in kept.columns
+    with pytest.raises(InputError, match="short holds 39 answers to 40 rows"):
+        split_target(rows, "short", perceptron)
+    with pytest.raises(InputError, match="holds nothing but 'digit'"):
+        split_target(Rows({"digit": np.arange(40)}), "digit", perceptron)
+    (tmp_path / "two.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="holds 2 columns: a, b"):
+        split_target(rows, str(tmp_path / "two.csv"), perceptron)
+    (tmp_path / "one.csv").write_text("digit\n" + "7\n" * 40)
+    assert split_target(rows, str(tmp_path / "one.csv"), perceptron)[1] is not None
+
+
 def test_a_native_package_is_refused(tmp_path: Path, perceptron: Package) -> None:
     native = replace(perceptron, manifest=replace(perceptron.manifest, engine="torch"))
     with pytest.raises(UnsupportedError, match="only ONNX models are optimized"):
@@ -172,3 +264,22 @@ def test_a_native_package_is_refused(tmp_path: Path, perceptron: Package) -> Non
 def test_passes_are_known_by_name() -> None:
     names = [one.name for one in search.load_passes(("load", "float16"))]
     assert names == ["float16", "load"]  # in their order
+
+
+def test_passes_are_excluded_by_a_dash() -> None:
+    names = {one.name for one in search.load_passes(("-load", "-float16"))}
+    assert "int8-dynamic" in names
+    assert not names & {"load", "float16"}
+    assert [one.name for one in search.load_passes(("load", "float16", "-load"))] == ["float16"]
+    with pytest.raises(InputError, match="no pass is left"):
+        search.load_passes(("load", "-load"))
+    with pytest.raises(NotFoundError, match="pass not found: magic; there is"):
+        search.load_passes(("-magic",))
+
+
+def test_passes_whose_packages_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapters, "_is_installed", lambda name: name != "torch")
+    missing = {item.name: item.why for item in search.missing_passes(())}
+    assert missing["channels"] == "needs torch: pip install 'modelport[distil]'"
+    assert "channels" not in {item.name for item in search.missing_passes(("-channels",))}
+    assert search.missing_passes(("load",)) == []

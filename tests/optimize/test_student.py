@@ -16,6 +16,7 @@ from sklearn.svm import SVC
 
 from modelport.optimize.base import Subject
 from modelport.optimize.onnx_graph import parse
+from modelport.optimize.passes import student
 from modelport.optimize.passes.student import StudentPass
 from tests.optimize.tables import Packed, agreement, numbers, packed, ten_classes, two_classes
 
@@ -58,6 +59,7 @@ def test_of_neighbours_with_many_labels(tmp_path: Path) -> None:
     pack = packed(KNeighborsClassifier().fit(rows[:900], labels[:900]), rows[1300:], tmp_path)
     found = _checked(pack)
     assert max(agreement(pack.expected, pack.answers(c)) for c in found.values()) > 0.75
+    assert not any(name.startswith("200 trees") for name in found)  # would be larger than it
 
 
 def test_of_a_margin(tmp_path: Path) -> None:
@@ -101,3 +103,38 @@ def test_refusals_say_why(tmp_path: Path) -> None:
     model = make_pipeline(CountVectorizer(), LogisticRegression()).fit(texts, np.arange(120) % 2)
     pack = packed(model, texts, tmp_path / "texts")
     assert StudentPass().refuses(pack.subject) == "students take tables of numbers only"
+
+
+def test_a_label_that_no_row_has_is_told(tmp_path: Path) -> None:
+    rows, labels = two_classes()
+    model = RandomForestClassifier(20, random_state=0).fit(rows[:1500], labels[:1500])
+    pack = packed(model, rows[2400:], tmp_path)
+    ones = pack.subject.answers["label"] == 1
+    some = replace(
+        pack.subject,
+        rows={name: array[ones] for name, array in pack.subject.rows.items()},
+        answers={name: array[ones] for name, array in pack.subject.answers.items()},
+    )
+    assert "none of the rows has its label number 0" in StudentPass().refuses(some)
+
+
+def test_large_models_are_not_loaded_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, labels = two_classes()
+    model = RandomForestClassifier(20, random_state=0).fit(rows[:1500], labels[:1500])
+    pack = packed(model, rows[1500:], tmp_path)
+    monkeypatch.setattr(student, "_MOST_ASKED", 1000)
+    monkeypatch.setattr(student, "Probe", None)
+    assert StudentPass().refuses(pack.subject) == ""
+    assert list(StudentPass().variants(pack.subject, lambda _: None))
+
+
+def test_learning_that_would_take_too_long_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, labels = two_classes()
+    model = RandomForestClassifier(60, random_state=0).fit(rows[:1500], labels[:1500])
+    pack = packed(model, rows[2400:], tmp_path)
+    monkeypatch.setattr(student, "_MOST_WORK", 1000)
+    assert list(_checked(pack)) == ["linear"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from lightgbm import LGBMClassifier
 from onnx import helper
@@ -15,6 +16,7 @@ from sklearn.ensemble import (
     ExtraTreesClassifier,
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
+    IsolationForest,
     RandomForestClassifier,
     RandomForestRegressor,
 )
@@ -22,6 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from xgboost import XGBClassifier, XGBRegressor
 
 from modelport.core.errors import UnsupportedError
+from modelport.optimize.classic import tree_nodes
 from modelport.optimize.classic.ensemble import LEAF, LEQ, OPERATORS, Ensemble
 from modelport.optimize.classic.lossless import (
     simplified,
@@ -30,8 +33,11 @@ from modelport.optimize.classic.lossless import (
     without_unreachable,
 )
 from modelport.optimize.classic.narrow import rounded_down
-from modelport.optimize.classic.shrink import first_trees, refitted, round_size, seen_by
-from modelport.optimize.classic.tree_nodes import read, write
+from modelport.optimize.classic.refit import refitted
+from modelport.optimize.classic.shrink import are_shares, first_trees, round_size, seen_by
+from modelport.optimize.classic.tree_nodes import decides_alike, read
+from modelport.optimize.classic.tree_writer import write
+from modelport.optimize.passes import trees
 from modelport.optimize.passes.trees import TreesPass
 from tests.optimize.tables import (
     Packed,
@@ -40,6 +46,7 @@ from tests.optimize.tables import (
     node_of,
     numbers,
     packed,
+    run,
     ten_classes,
     two_classes,
 )
@@ -231,3 +238,90 @@ def test_a_linear_model_is_refused(tmp_path: Path) -> None:
     rows, labels = two_classes()
     model = LogisticRegression().fit(rows[:500], labels[:500])
     assert TreesPass().refuses(packed(model, rows[500:900], tmp_path).subject) == "no trees"
+
+
+def test_leaves_that_are_looked_up_stay(tmp_path: Path) -> None:
+    rows, _ = two_classes()
+    pack = packed(IsolationForest(n_estimators=5, random_state=0).fit(rows), rows[:300], tmp_path)
+    found = TreesPass().variants(pack.subject, lambda _: None)
+    same = next(found)
+    assert same.name == "trees, same answers"
+    assert agreement(pack.expected, pack.answers(same.model)) == 1.0
+    with pytest.raises(UnsupportedError, match="looked up"):
+        next(found)
+
+
+def test_only_probabilities_are_shares(tmp_path: Path) -> None:
+    rows, targets = numbers()
+    both = np.stack([np.abs(targets), np.abs(targets[::-1])], axis=1)
+    model = RandomForestRegressor(20, max_depth=5, random_state=0).fit(rows[:800], both[:800])
+    pack = packed(model, rows[1000:], tmp_path / "two")
+    whole = read(node_of(pack.model, *OPERATORS))
+    assert not are_shares(whole)
+    # Two numbers have no sum to keep: votes are fitted to each.
+    given, expected = seen_by(whole, rows[1000:1500]), pack.expected["prediction"]
+    part = refitted(first_trees(whole, 4), given)
+    assert np.ptp(part.votes[part.leaf].sum(axis=1)) > 0
+    content = pack.variants(TreesPass())["8 of 20"]
+    error = pack.answers(content)["prediction"] - expected
+    assert np.mean(error**2) < 0.15 * np.var(expected)
+    rows, labels = two_classes()
+    forest = RandomForestClassifier(5, max_depth=4, random_state=0).fit(rows, labels)
+    assert are_shares(read(node_of(packed(forest, rows[:200], tmp_path).model, *OPERATORS)))
+
+
+def _one_column(low: float, high: float) -> onnx.NodeProto:
+    """x0 <= 0 ? low : high, for two labels."""
+    return helper.make_node(
+        "TreeEnsembleClassifier", ["x"], ["label", "scores"], domain="ai.onnx.ml",
+        classlabels_int64s=[0, 1], nodes_treeids=[0, 0, 0], nodes_nodeids=[0, 1, 2],
+        nodes_featureids=[0, 0, 0], nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"],
+        nodes_values=[0.0, 0.0, 0.0], nodes_truenodeids=[1, 0, 0], nodes_falsenodeids=[2, 0, 0],
+        class_ids=[0, 0], class_nodeids=[1, 2], class_treeids=[0, 0], class_weights=[low, high],
+    )  # fmt: skip
+
+
+def test_a_vote_below_zero_moves_the_line_between_two_labels() -> None:
+    rows = {"x": np.array([[1.0]], dtype=np.float32)}
+    labels = []
+    for node in (_one_column(0.1, 0.3), _one_column(-0.1, 0.3)):
+        graph = helper.make_graph(
+            [node], "test", [helper.make_tensor_value_info("x", 1, ["N", 1])],
+            [helper.make_tensor_value_info("label", 7, ["N"])],
+        )  # fmt: skip
+        opsets = [helper.make_opsetid("ai.onnx.ml", 3), helper.make_opsetid("", 17)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+        labels.append(int(run(model.SerializeToString(), rows)["label"][0]))
+    assert labels == [0, 1]
+    ones = [read(_one_column(low, 0.3)) for low in (0.1, 0.2, -0.1)]
+    assert decides_alike(_one_column(0.1, 0.3), ones[0], ones[1])
+    assert not decides_alike(_one_column(0.1, 0.3), ones[0], ones[2])
+
+
+def test_of_a_large_forest_the_first_trees_are_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, labels = two_classes()
+    model = RandomForestClassifier(40, max_depth=7, random_state=0).fit(rows[:1500], labels[:1500])
+    pack = packed(model, rows[1500:], tmp_path)
+    whole = read(node_of(pack.model, *OPERATORS))
+    monkeypatch.setattr(trees, "_MANY_NODES", 1000)
+    monkeypatch.setattr(trees, "_MOST_CHANGED", whole.targets * len(whole.mode) // 2)
+    found = pack.variants(TreesPass())
+    assert "same answers" not in found
+    counts = [int(name.partition(" ")[0]) for name in found if name.endswith(" of 40")]
+    assert counts
+    assert max(counts) <= 10
+    for content in found.values():
+        assert agreement(pack.expected, pack.answers(content)) > 0.9
+
+
+def test_too_many_nodes_are_refused_with_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, labels = two_classes()
+    model = RandomForestClassifier(5, max_depth=3, random_state=0).fit(rows, labels)
+    pack = packed(model, rows[:200], tmp_path)
+    monkeypatch.setattr(tree_nodes, "_MOST_NODES", 50)
+    with pytest.raises(UnsupportedError, match=r"^\d+ nodes of trees would take more .*most 50"):
+        next(TreesPass().variants(pack.subject, lambda _: None))

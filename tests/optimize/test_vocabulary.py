@@ -17,7 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from modelport.core.errors import UnsupportedError
 from modelport.optimize.classic.ridge import closeness, refitted
+from modelport.optimize.measure.process import save_rows
 from modelport.optimize.passes.vocabulary import VocabularyPass
 from tests.optimize.tables import Packed, agreement, attribute, node_of, packed, two_classes
 
@@ -125,3 +127,24 @@ def test_a_table_is_refused(tmp_path: Path) -> None:
     rows, labels = two_classes()
     pack = packed(LogisticRegression().fit(rows[:500], labels[:500]), rows[500:900], tmp_path)
     assert VocabularyPass().refuses(pack.subject) == "no vocabulary of terms"
+
+
+def test_few_terms_are_left_alone(tmp_path: Path) -> None:
+    texts, labels = texts_of(600)
+    model = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts[:300], labels[:300])
+    pack = packed(model, texts[300:], tmp_path)
+    with pytest.raises(UnsupportedError, match=r"^\d+ terms are few already"):
+        list(VocabularyPass().variants(pack.subject, lambda _: None))
+
+
+def test_rows_that_are_all_the_same_change_no_weight() -> None:
+    weights = np.ones((1, 3))
+    found, _ = refitted(np.ones((60, 3)), np.zeros((60, 1)), weights, np.zeros(1))
+    assert found is weights
+
+
+def test_one_long_text_does_not_make_all_rows_long(tmp_path: Path) -> None:
+    texts = np.array([["short"]] * 999 + [["a\0" * 50_000]], dtype=object)
+    save_rows(tmp_path / "rows", {"x": texts})
+    size = sum(path.stat().st_size for path in (tmp_path / "rows").iterdir())
+    assert size < 1_000_000

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from modelport.api.own_student import own_student
 from modelport.api.rows import to_rows
 from modelport.api.run import resolve_models
+from modelport.api.target import split_target
 from modelport.core.errors import InputError
 from modelport.core.options import OptimizeOptions, RegistryOptions
-from modelport.core.package import Package, open_package, write_durably
-from modelport.core.rows import Rows
+from modelport.core.package import Package, check_place, open_package, write_durably
 from modelport.core.settings import resolve
-from modelport.core.tensors import Array
 
 if TYPE_CHECKING:
     from modelport.optimize.outcome import Outcome
@@ -53,6 +54,7 @@ def optimize(
     data: Any,
     *,
     out: str | Path = "optimized",
+    student: Any = None,
     options: OptimizeOptions | None = None,
     registry: RegistryOptions | None = None,
     report: Progress = _quiet,
@@ -70,6 +72,10 @@ def optimize(
         Rows like those that the model will see, as for `pack`; a few hundred at least.
     out : str or Path
         The package is written to ``out/NAME``, the pictures beside it.
+    student : callable or object, optional
+        An untrained ``torch.nn.Module`` or ``keras.Model`` that is taught the model's answers:
+        a function without arguments that returns it, or the network itself, which is then
+        changed. In place of ``options.student``.
     options : OptimizeOptions, optional
     registry : RegistryOptions, optional
     report : callable, optional
@@ -82,7 +88,7 @@ def optimize(
     Raises
     ------
     InputError
-        When the rows are too few, or the target or the metric do not fit.
+        When the rows are too few, the target or the metric do not fit, or the student is none.
     UnsupportedError
         When the package does not run on ONNX Runtime.
     """
@@ -94,16 +100,21 @@ def optimize(
     options = options or resolve(OptimizeOptions)
     spec = resolve_models([model], registry or resolve(RegistryOptions))[0]
     package = open_package(Path(spec.path))
-    rows, target = split_target(to_rows(data), options.target)
+    check_place(Path(out) / package.manifest.name, replace=options.replace)
+    rows, target = split_target(to_rows(data), options.target, package)
+    if student is None:
+        student = options.student or None
+    given = None if student is None else own_student(student)
     request = Request(
-        rows=rows.bind(package.manifest.signature),
+        rows=rows.bind(package.manifest.signature.of_any_rows()),
         target=target,
         metric=options.metric,
         max_drop=options.max_drop,
-        passes=tuple(options.passes.replace(",", " ").split()),
+        passes=_passes(options.passes, given is not None),
         seconds=_seconds(options.budget),
-        threads=options.threads,
+        threads=checked_threads(options.threads),
         cache=Path(options.cache).expanduser() / "optimize",
+        student=given,
     )
     outcome = optimize_package(package, request, report)
     document = to_json(outcome, options.max_drop)
@@ -116,50 +127,55 @@ def optimize(
     return Optimization(outcome, built, document)
 
 
+def _passes(text: str, student: bool) -> tuple[str, ...]:
+    """Names between commas or blanks; who gives a student wants it taught, too."""
+    from modelport.optimize.base import OWN_STUDENT
+
+    names = text.replace(",", " ").split()
+    chosen = any(not name.startswith("-") for name in names)
+    if student and chosen and f"-{OWN_STUDENT}" not in names:
+        names.append(OWN_STUDENT)
+    return tuple(names)
+
+
 def _draw(document: Mapping[str, Any], folder: Path, report: Progress) -> None:
+    """The report and its pictures, also of a run in which nothing wins."""
     from modelport.adapters import find_adapter
 
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False)
+    _replace(folder / "frontier.json", f"{text}\n".encode())
     adapter = find_adapter("plot", "frontier")
     if adapter.missing():
         report("no pictures: pip install 'modelport[optimize]'")
         return
     plot = adapter.load()
-    folder.mkdir(parents=True, exist_ok=True)
     for kind in ("svg", "png"):
-        path = folder / f"frontier.{kind}"
-        staged = path.with_name(f".{path.name}.new")
-        write_durably(staged, plot.draw(document, kind))
-        staged.replace(path)
+        _replace(folder / f"frontier.{kind}", plot.draw(document, kind))
 
 
-def split_target(rows: Rows, target: str) -> tuple[Rows, Array | None]:
-    """The rows without the right answers, and these.
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    staged = path.with_name(f".{path.name}.new")
+    write_durably(staged, content)
+    staged.replace(path)
+
+
+def checked_threads(threads: int) -> int:
+    """A number of threads.
 
     Raises
     ------
     InputError
-        When `target` is neither a column nor a file with an answer for each row.
+        When it is none.
     """
-    if not target:
-        return rows, None
-    if target in rows.columns:
-        others = {name: array for name, array in rows.columns.items() if name != target}
-        return replace(rows, columns=others), rows.columns[target]
-    if not Path(target).is_file():
-        named = ", ".join(list(rows.columns)[:20])
-        raise InputError(
-            f"no column and no file {target!r}; the data has {named}", where="--target"
-        )
-    answers = next(iter(to_rows(target).columns.values()))
-    if len(answers) != len(rows):
-        raise InputError(
-            f"{target} holds {len(answers)} answers to {len(rows)} rows", where="--target"
-        )
-    return rows, answers
+    if threads < 1:
+        raise InputError(f"not a number of threads: {threads}", where="--threads", hint="1 or more")
+    return threads
 
 
 def _seconds(text: str) -> float:
-    if not text:
+    if not text.strip():
         return float("inf")
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
     if match is None:

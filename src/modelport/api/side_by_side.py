@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelport.api.optimize import split_target
+from modelport.api.optimize import checked_threads
 from modelport.api.rows import to_rows
 from modelport.api.run import resolve_models
+from modelport.api.target import split_target
+from modelport.core.errors import InputError
 from modelport.core.options import RegistryOptions
 from modelport.core.package import open_package
 from modelport.core.settings import resolve
@@ -59,10 +61,19 @@ def compare(
     from modelport.optimize.versus import Side
     from modelport.optimize.versus import compare as compare_sides
 
-    rows, answers = split_target(to_rows(data), target)
+    given = to_rows(data)
     sides = []
     for model in (first, second):
         spec = resolve_models([model], registry or resolve(RegistryOptions))[0]
         package = open_package(Path(spec.path))
-        sides.append(Side(package, rows.bind(package.manifest.signature)))
-    return compare_sides(sides[0], sides[1], answers, metric, threads, report)
+        rows, answers = split_target(given, target, package)
+        try:
+            bound = rows.bind(package.manifest.signature.of_any_rows())
+        except InputError as error:
+            raise InputError(
+                f"{model}: {error.message}",
+                where=error.where or "--data",
+                hint=error.hint or "both are asked the same rows",
+            ) from error
+        sides.append(Side(package, bound, rows.names))
+    return compare_sides(sides[0], sides[1], answers, metric, checked_threads(threads), report)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from modelport.api.side_by_side import compare
 from modelport.cli.output import Progress, print_json, print_table
@@ -16,6 +16,10 @@ from modelport.cli.registry_flags import add_registry, registry_options
 
 if TYPE_CHECKING:
     from modelport.optimize.versus import Versus
+
+#: Changes of labels, and columns of rows, that people see; JSON has more.
+_FLIPS: Final = 12
+_COLUMNS: Final = 6
 
 EXAMPLES = """\
 examples:
@@ -58,16 +62,30 @@ def _print(found: Versus, first: str, second: str) -> None:
     from modelport.optimize.report import HEADER, row_of
 
     rows = [row_of(item, found.first) for item in (found.first, found.second)]
-    header = ("MODEL", *HEADER[1:-1])
-    print_table(header, [(name, *row[1:]) for name, row in zip((first, second), rows, strict=True)])
+    names = (f"A: {first}", f"B: {second}")
+    shown = [(name, *row[1:]) for name, row in zip(names, rows, strict=True)]
+    print_table(("MODEL", *HEADER[1:-1]), shown)
     print(f"\n{found.metric} on {found.rows} rows", end="")
-    print("" if found.flips is None else f"; {found.flips} labels differ")
+    changed = 0 if found.flips is None else sum(flip.rows for flip in found.flips)
+    print("" if found.flips is None else f"; {changed} labels differ")
+    if found.only_first is not None:
+        print(f"right in A only: {found.only_first} rows; in B only: {found.only_second}")
+    if found.flips:
+        print()
+        changes = [(flip.first, flip.second, flip.rows) for flip in found.flips[:_FLIPS]]
+        print_table(["A", "B", "ROWS"], changes)
     if found.differences:
+        columns = list(found.differences[0].inputs)
+        more = ["…"] if len(columns) > _COLUMNS else []
         print()
         print_table(
-            ["ROW", "A", "B", "DIFFERENCE"],
-            [(d.row, d.first, d.second, f"{d.error:.4g}") for d in found.differences],
-        )
+            ["ROW", "A", "B", "DIFFERENCE", *columns[:_COLUMNS], *more],
+            [
+                (d.name or d.row, d.first, d.second, f"{d.error:.4g}",
+                 *list(d.inputs.values())[:_COLUMNS], *more)
+                for d in found.differences
+            ],
+        )  # fmt: skip
 
 
 def _plain(found: Versus) -> dict[str, object]:
@@ -76,8 +94,11 @@ def _plain(found: Versus) -> dict[str, object]:
     return {
         "metric": found.metric,
         "rows": found.rows,
-        "flips": found.flips,
+        "labels_differ": None if found.flips is None else sum(flip.rows for flip in found.flips),
+        "right_in_A_only": found.only_first,
+        "right_in_B_only": found.only_second,
         "A": measured_to_json(found.first),
         "B": measured_to_json(found.second),
+        "flips": None if found.flips is None else [asdict(flip) for flip in found.flips],
         "differences": [asdict(item) for item in found.differences],
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -52,7 +53,7 @@ modelport.toml. Exit codes: 0 done, 1 our failure, 2 your input, 3 parity or int
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = _with_values(sys.argv[1:] if arguments is None else arguments)
     as_json = False
     try:
         options = _parser(words).parse_args(words)
@@ -81,6 +82,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     return code
+
+
+def _with_values(words: Sequence[str]) -> list[str]:
+    """The words, with ``--passes -prune`` as ``--passes=-prune``.
+
+    Argparse takes any word that begins with a dash for a flag; those of one dash have one letter.
+    """
+    joined: list[str] = []
+    for word in words:
+        flag = bool(joined) and joined[-1].startswith("--") and "=" not in joined[-1]
+        if flag and re.fullmatch(r"-[a-z][a-z0-9].*", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:

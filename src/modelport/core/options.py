@@ -143,11 +143,16 @@ class OptimizeOptions:
         accuracy, f1, recall, rmse, r2, cosine, agreement, or ``module:function``. Empty: by the
         target and the model.
     max_drop : float
-        What the metric may lose: 0.01 is one point of accuracy.
+        What the metric may lose, in its own unit and not as a share of it: 0.01 is one point of
+        accuracy, or one percent more RMSE.
     passes : str
-        Names between commas. Empty: all that are installed.
+        Names between commas. Empty: all that are installed. ``-NAME``: not this one.
+    student : str
+        ``module:function`` that returns an untrained ``torch.nn.Module`` or ``keras.Model``, which
+        is taught the model's answers. It is imported and called. Empty: none.
     budget : str
-        Time in which passes may begin: ``90s``, ``5m``, ``1h``. Empty: no limit.
+        Time in which passes may begin: ``90s``, ``5m``, ``1h``; those that make the model itself
+        smaller within 60 % of it. Measuring comes on top. Empty: no limit.
     threads : int
         With which the model will be served.
     replace : bool
@@ -160,7 +165,8 @@ class OptimizeOptions:
     metric: str = ""
     max_drop: float = 0.01
     passes: str = ""
-    budget: str = ""
+    student: str = ""
+    budget: str = "10m"
     threads: int = 1
     replace: bool = False
     cache: str = "~/.modelport/cache"

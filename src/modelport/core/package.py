@@ -139,6 +139,34 @@ def check_relative(relative: str, *, where: str) -> str:
     return relative
 
 
+def check_place(path: Path, *, replace: bool) -> None:
+    """Check that a package may be written somewhere.
+
+    Parameters
+    ----------
+    path : Path
+    replace : bool
+        Whether another package may be replaced; anything else in the way never is.
+
+    Raises
+    ------
+    ConflictError
+        When something is there that may not be replaced.
+    """
+    if not path.exists():
+        return
+    if not is_package(path):
+        raise ConflictError(
+            f"cannot write a package here, something else exists: {path}",
+            hint="choose another --out or --name",
+        )
+    if not replace:
+        raise ConflictError(
+            f"another package exists: {path}",
+            hint="--force replaces it; packages that were pushed stay in the registry",
+        )
+
+
 def write_package(
     path: Path, manifest: Manifest, files: Mapping[str, bytes], *, replace: bool = False
 ) -> Package:
@@ -161,19 +189,10 @@ def write_package(
     ConflictError
         When `path` exists and may not be replaced.
     """
-    if path.exists():
-        if not is_package(path):
-            raise ConflictError(
-                f"cannot write a package here, something else exists: {path}",
-                hint="choose another --out or --name",
-            )
-        if not replace and (path / MANIFEST).read_bytes() == manifest.to_bytes():
-            return open_package(path)
-        if not replace:
-            raise ConflictError(
-                f"another package exists: {path}",
-                hint="--force replaces it; packages that were pushed stay in the registry",
-            )
+    same = is_package(path) and (path / MANIFEST).read_bytes() == manifest.to_bytes()
+    if same and not replace:
+        return open_package(path)
+    check_place(path, replace=replace)
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from modelport.core.errors import SignatureError
 from modelport.core.tensors import Array, Tensors, TensorSpec
+
+_ROWS: Final = "rows"
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,27 @@ class Signature:
     @cached_property
     def batch_symbol(self) -> str | None:
         """The symbol that leads every input and every output, if there is one."""
+        return self._lead if isinstance(self._lead, str) else None
+
+    @cached_property
+    def fixed_batch(self) -> int:
+        """The number that leads every input and every output; 0: a symbol does, or nothing."""
+        return self._lead if isinstance(self._lead, int) else 0
+
+    @cached_property
+    def _lead(self) -> int | str:
         leads = {spec.shape[0] if spec.shape else 0 for spec in (*self.inputs, *self.outputs)}
-        lead = leads.pop() if len(leads) == 1 else 0
-        return lead if isinstance(lead, str) else None
+        return leads.pop() if len(leads) == 1 else 0
+
+    def of_any_rows(self) -> Signature:
+        """What fits a whole file, also where the model takes a fixed number of rows at a time."""
+        if not self.fixed_batch:
+            return self
+        inputs, outputs = (
+            tuple(replace(spec, shape=(_ROWS, *spec.shape[1:])) for spec in specs)
+            for specs in (self.inputs, self.outputs)
+        )
+        return Signature(inputs, outputs)
 
     def check(self, tensors: Tensors) -> dict[str, Array]:
         """Check that `tensors` are exactly this signature's inputs.

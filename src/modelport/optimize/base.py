@@ -18,8 +18,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from modelport.core.artifact import Artifact
 from modelport.core.signature import Signature
 from modelport.core.tensors import Array, Tensors
+from modelport.engines.base import BARE_FILE_ENGINE
 
 Progress = Callable[[str], None]
 
@@ -29,6 +31,9 @@ REDUCE: Final = "reduce"
 NUMBERS: Final = "numbers"
 LOAD: Final = "load"
 ORDER: Final = (REDUCE, NUMBERS, LOAD)
+
+#: The pass that teaches a network of the user's.
+OWN_STUDENT: Final = "own-student"
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ class Variant:
     row_independent : bool
         False when its answer to a row depends on the rows beside it although the original's does
         not: a range that is found at run time is that of the whole batch.
+    engine : str
+        What opens it.
     """
 
     name: str
@@ -58,6 +65,7 @@ class Variant:
     detail: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     row_independent: bool = True
+    engine: str = BARE_FILE_ENGINE
 
     def then(self, name: str, model: bytes, **detail: Any) -> Variant:
         """What a pass makes of this one.
@@ -78,7 +86,28 @@ class Variant:
             detail={**self.detail, by: detail},
             files=self.files,
             row_independent=self.row_independent,
+            engine=self.engine,
         )
+
+
+@dataclass(frozen=True)
+class OwnStudent:
+    """A network that the user gives, to be taught.
+
+    Parameters
+    ----------
+    name : str
+        What people call it: that of the function that made it.
+    network : object
+        Of a framework that an adapter teaches; it is changed.
+    convert : callable
+        From the network, and rows by the names of its inputs, to the artifact that is proven to
+        give its answers.
+    """
+
+    name: str
+    network: Any = field(repr=False)
+    convert: Callable[[Any, Tensors, Progress], Artifact] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -91,8 +120,6 @@ class Subject:
         What it changes: the original, or what an earlier pass made of it.
     signature : Signature
         The engine's, without processing.
-    engine : str
-        That executes it.
     rows : mapping of str to ndarray
         Inputs that passes may calibrate and train on; never those that variants are judged by.
     answers : mapping of str to ndarray
@@ -108,11 +135,12 @@ class Subject:
     target : ndarray or None
         The right answers to `rows`, where people gave them: passes that train may learn from them
         too.
+    student : OwnStudent or None
+        That the user gave.
     """
 
     variant: Variant
     signature: Signature
-    engine: str
     rows: Tensors = field(repr=False)
     answers: Tensors = field(repr=False)
     threads: int = 1
@@ -120,6 +148,7 @@ class Subject:
     deadline: float = float("inf")
     task: str = ""
     target: Array | None = field(default=None, repr=False)
+    student: OwnStudent | None = None
 
 
 class Pass(Protocol):

@@ -32,7 +32,8 @@ def emit(
     """The artifact of a variant.
 
     Its golden records are the parent's: the source model's answers, with a tolerance that is
-    measured, and without the rows whose label it changed; the report says how many.
+    measured, and without the rows whose label it changed, or for which it answers NaN or infinity;
+    the report says how many.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ def emit(
     files |= {**variant.files, manifest.model_file: variant.model}
     files[REPORT] = (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
     return Artifact(
-        engine=manifest.engine,
+        engine=variant.engine,
         model_file=manifest.model_file,
         files=files,
         signature=manifest.signature,
@@ -87,13 +88,14 @@ def _golden(
         return None, tolerance, {"records": 0}
     found = answer(records.inputs)
     same = np.ones(records.rows, dtype=bool)
-    needed = 0.0
     for name, expected in records.outputs.items():
-        if expected.dtype.kind == "f":
-            needed = max(needed, _needed(expected, found[name], tolerance.relative))
-        else:
-            unequal = np.asarray(expected != found[name], dtype=bool)
-            same &= ~unequal.reshape(records.rows, -1).any(axis=1)
+        unequal = _incomparable(expected, found[name])
+        same &= ~unequal.reshape(records.rows, -1).any(axis=1)
+    needed = max(
+        (_needed(expected[same], found[name][same], tolerance.relative)
+         for name, expected in records.outputs.items() if expected.dtype.kind == "f"),
+        default=0.0,
+    )  # fmt: skip
     wide = replace(tolerance, absolute=max(tolerance.absolute, _rounded_up(_MARGIN * needed)))
     told = {
         "records": int(same.sum()),
@@ -103,6 +105,15 @@ def _golden(
     if not same.any():
         return None, wide, told
     return GoldenRecords(_chosen(records.inputs, same), _chosen(records.outputs, same)), wide, told
+
+
+def _incomparable(expected: Array, found: Array) -> Array:
+    """Elements that no tolerance makes agree: other labels, and NaN or infinity for a number."""
+    unequal = np.asarray(expected != found, dtype=bool)
+    if expected.dtype.kind != "f":
+        return unequal
+    finite = np.isfinite(expected) & np.isfinite(found)
+    return unequal & ~finite & ~(np.isnan(expected) & np.isnan(found))
 
 
 def _needed(expected: Array, found: Array, relative: float) -> float:

@@ -13,18 +13,26 @@ import numpy as np
 
 from modelport.core.errors import EngineError
 from modelport.core.tensors import Array, Tensors
+from modelport.engines.base import BARE_FILE_ENGINE
 from modelport.optimize.base import Progress, Variant
+from modelport.optimize.judge import Judge
 from modelport.optimize.measure.process import Worker, save_rows
 from modelport.optimize.measure.timing import Times, time_together
-from modelport.optimize.metrics import Judge
-from modelport.optimize.significance import Loss, paired_loss
+from modelport.optimize.significance import Loss
 
 #: Batch sizes that are tried beside 1; the one with the most rows per second is reported.
 BATCHES: Final = (4, 8, 16, 32, 64)
+#: Rows at which engines are compared that choose what executes a model by how many there are.
+MANY: Final = 4096
+_BATCH: Final = 32
+#: Seconds; larger batches than those that take so long are not tried.
+_LONG: Final = 0.25
 _LOADS: Final = 3
 #: Variants whose processes are in memory at once, with the original's.
 _TOGETHER: Final = 6
 _TRIAL_ROUNDS: Final = 3
+#: The original, in another process.
+_TWIN: Final = "the original again"
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,8 @@ class Measured:
     memory : int
         Bytes that were resident at the peak of loading and running it.
     single, bulk : Times or None
-        One row at a time, and the batch size with the most rows per second; None: not timed.
+        One row at a time, and the batch size at which the original answers the most rows per
+        second, or `MANY` rows where it runs on another engine; None: not timed.
     failed : str
         Why nothing was measured.
     """
@@ -90,24 +99,19 @@ class Bench:
 
     Parameters
     ----------
-    engine : str
     threads : int
     budget : float
         The loss that is accepted.
     cores : set of int
         On which the processes run.
-    batch : int
-        Rows per execution while answers are collected.
-    batches : tuple of int
-        Batch sizes that the model takes besides 1.
+    fixed : int
+        The only batch size that the model takes; 0: it takes any.
     """
 
-    engine: str
     threads: int
     budget: float
     cores: set[int] = field(default_factory=set)
-    batch: int = 32
-    batches: tuple[int, ...] = BATCHES
+    fixed: int = 0
 
     def answers(self, variant: Variant, inputs: Tensors) -> dict[str, Array]:
         """What a variant answers, in a process that has seen nothing else.
@@ -118,43 +122,70 @@ class Bench:
             When it does not load, does not run, or takes the memory that there is.
         """
         with self._folder() as folder, self._worker(variant, folder) as worker:
-            save_rows(folder / "rows.npz", inputs)
-            return worker.answers(folder / "rows.npz", self.batch)
+            save_rows(folder / "rows", inputs)
+            return worker.answers(folder / "rows", self._batch(variant))
 
     def judge(self, variant: Variant, rows: Rows) -> Measured:
         """Its metric and its loss; its size, load time and memory."""
         size = len(variant.model) + sum(map(len, variant.files.values()))
         try:
             with self._folder() as folder, self._worker(variant, folder) as worker:
-                save_rows(folder / "rows.npz", rows.inputs(variant))
-                found = worker.answers(folder / "rows.npz", self.batch)
+                save_rows(folder / "rows", rows.inputs(variant))
+                found = worker.answers(folder / "rows", self._batch(variant))
                 load, memory = worker.best_load(_LOADS), worker.peak_memory()
         except EngineError as error:
             return Measured(variant, size, failed=error.line)
         decided = rows.judge.decide(rows.finish(found))
         if not _finite(decided):
             return Measured(variant, size, failed="it answers NaN or infinities")
-        metric = rows.judge.score(decided, np.arange(rows.count))
-        loss = _loss(rows, decided, self.budget) if variant.passes else None
+        metric = rows.judge.score(decided)
+        loss = rows.judge.loss(rows.decided, decided, self.budget) if variant.passes else None
         return Measured(variant, size, metric, loss, load, memory)
 
     def time(
         self, original: Measured, others: Sequence[Measured], rows: Rows, report: Progress
     ) -> list[Measured]:
-        """The original and the others with their times, in groups that run together."""
-        timed: dict[str, Measured] = {}
-        for at in range(0, max(len(others), 1), _TOGETHER):
-            group = [original, *others[at : at + _TOGETHER]]
-            report(f"timing {', '.join(item.variant.name for item in group)}")
-            with self._group(group, rows) as (workers, paths):
-                name = original.variant.name
-                single = time_together(workers, name, paths, 1)
-                bulk = self._bulk(workers, name, paths)
-            for item in group:
-                mine = item.variant.name
-                found = replace(item, single=single[mine], bulk=bulk.get(mine))
-                timed.setdefault(mine, found)
-        return [timed[item.variant.name] for item in (original, *others)]
+        """The original and the others with their times, in groups that run together.
+
+        Raises
+        ------
+        EngineError
+            When the original fails; another one that fails says so itself.
+        """
+        timed: list[Measured] = []
+        first: Measured | None = None
+        for at in range(0, len(others), _TOGETHER):
+            group = others[at : at + _TOGETHER]
+            report(f"timing {', '.join(item.variant.name for item in (original, *group))}")
+            beside, found = self._apart(original, group, rows)
+            first = first or beside
+            timed += found
+        return [first or self._together([original], rows)[0], *timed]
+
+    def _apart(
+        self, original: Measured, group: Sequence[Measured], rows: Rows
+    ) -> tuple[Measured | None, list[Measured]]:
+        """The original and a group with their times; when one fails, each one on its own."""
+        try:
+            first, *found = self._together([original, *group], rows)
+        except EngineError as error:
+            if len(group) == 1:
+                return None, [replace(group[0], failed=error.line)]
+            parts = [self._apart(original, [item], rows) for item in group]
+            alone = next((beside for beside, _ in parts if beside is not None), None)
+            return alone, [item for _, found in parts for item in found]
+        return first, found
+
+    def _together(self, group: Sequence[Measured], rows: Rows) -> list[Measured]:
+        """A group with its times, against those of the first."""
+        name = group[0].variant.name
+        with self._group(group, rows) as (workers, paths):
+            single = time_together(workers, name, paths, self.fixed or 1, twin=_TWIN)
+            bulk = self._bulk(workers, name, paths) | self._many(workers, name, paths)
+        return [
+            replace(item, single=single[item.variant.name], bulk=bulk.get(item.variant.name))
+            for item in group
+        ]
 
     def _bulk(
         self, workers: Mapping[str, Worker], original: str, rows: Mapping[str, Path]
@@ -162,7 +193,7 @@ class Bench:
         """Times at the batch size at which the original answers the most rows per second."""
         best: dict[str, Times] = {}
         chosen = 0
-        for batch in self.batches:
+        for batch in () if self.fixed else BATCHES:
             try:
                 trial = time_together(
                     {original: workers[original]}, original, rows, batch, rounds=_TRIAL_ROUNDS
@@ -172,7 +203,28 @@ class Bench:
             if chosen and trial.throughput < best[original].throughput:
                 break
             best[original], chosen = trial, batch
-        return time_together(workers, original, rows, chosen) if chosen else {}
+            if trial.p50 > _LONG:
+                break
+        return time_together(workers, original, rows, chosen, twin=_TWIN) if chosen else {}
+
+    def _many(
+        self, workers: Mapping[str, Worker], original: str, rows: Mapping[str, Path]
+    ) -> dict[str, Times]:
+        """Times of variants on other engines than the original's, for many rows at once."""
+        engine = workers[original].variant.engine
+        others = [name for name, one in workers.items() if one.variant.engine != engine]
+        if not others or self.fixed:
+            return {}
+        timed = {name: workers[name] for name in (original, _TWIN, *others)}
+        found = time_together(timed, original, rows, MANY, twin=_TWIN)
+        return {name: found[name] for name in others}
+
+    def _batch(self, variant: Variant) -> int:
+        """Rows per execution while answers are collected.
+
+        What answers to many rows is judged by many: to few it is ONNX Runtime that answers.
+        """
+        return self.fixed or (_BATCH if variant.engine == BARE_FILE_ENGINE else MANY)
 
     @contextmanager
     def _group(
@@ -180,14 +232,17 @@ class Bench:
     ) -> Iterator[tuple[dict[str, Worker], dict[str, Path]]]:
         with ExitStack() as stack:
             folder = stack.enter_context(self._folder())
+            paths = _saved(group, rows, folder)
+            variants = {item.variant.name: item.variant for item in group}
+            variants[_TWIN] = group[0].variant
             workers = {
-                item.variant.name: stack.enter_context(self._worker(item.variant, folder))
-                for item in group
+                name: stack.enter_context(self._worker(variant, folder))
+                for name, variant in variants.items()
             }
-            yield workers, _saved(group, rows, folder)
+            yield workers, {**paths, _TWIN: paths[group[0].variant.name]}
 
     def _worker(self, variant: Variant, folder: Path) -> Worker:
-        return Worker(variant, self.engine, self.threads, folder, cores=self.cores)
+        return Worker(variant, self.threads, folder, cores=self.cores)
 
     @contextmanager
     def _folder(self) -> Iterator[Path]:
@@ -197,25 +252,15 @@ class Bench:
 
 def _saved(group: Sequence[Measured], rows: Rows, folder: Path) -> dict[str, Path]:
     """The inputs of each variant; those without processing of their own share a file."""
-    shared = folder / "rows.npz"
+    shared = folder / "rows"
     save_rows(shared, rows.inputs(group[0].variant))
     paths: dict[str, Path] = {}
     for index, item in enumerate(group):
         paths[item.variant.name] = shared
         if item.variant.files:
-            paths[item.variant.name] = folder / f"rows-{index}.npz"
+            paths[item.variant.name] = folder / f"rows-{index}"
             save_rows(paths[item.variant.name], rows.inputs(item.variant))
     return paths
-
-
-def _loss(rows: Rows, decided: Any, budget: float) -> Loss:
-    judge = rows.judge
-
-    def score(chosen: Array) -> tuple[float, float]:
-        return judge.score(rows.decided, chosen), judge.score(decided, chosen)
-
-    hits = (judge.hits(rows.decided), judge.hits(decided)) if judge.share else None
-    return paired_loss(score, rows.count, budget, hits=hits)
 
 
 def _finite(decided: Any) -> bool:

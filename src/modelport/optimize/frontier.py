@@ -1,9 +1,10 @@
 """Which variants are worth having, and which one is picked.
 
-A variant is on the frontier when no other one is at least as good in loss, time for one row and
-size, and better in one of them. It may be picked when it is inside the budget with 95 %
-confidence, is not slower (95 % interval), and is faster or smaller by a few percent. Of those the
-fastest is picked; where the intervals of two overlap, the smaller.
+A variant is on the frontier when no other one is at least as good in loss, time for one row, time
+in bulk and size, and better in one of them. It may be picked when it is inside the budget with 95 %
+confidence, is not slower (95 % interval), and is faster or smaller by a few percent, or much faster
+in bulk and no larger. Of those the fastest for one row is picked; where the intervals of two
+overlap, the smaller; where both are as large, the one that gains more in bulk.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from modelport.optimize.evaluate import Measured
 
 #: What is gained less than this, in size or time, is not worth another model.
 LEAST_GAIN: Final = 1.03
+#: What is gained in bulk alone has to be worth another engine.
+LEAST_BULK_GAIN: Final = 1.25
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,9 @@ def ranking(points: Sequence[Point]) -> list[Point]:
     while able:
         fastest = max(able, key=lambda point: _speedup(point.measured))
         even = [p for p in able if _high(p.measured) >= _speedup(fastest.measured)]
-        best = min(even, key=lambda point: point.measured.size)
+        smallest = min(point.measured.size for point in even)
+        small = [p for p in even if p.measured.size <= smallest * LEAST_GAIN]
+        best = max(small, key=lambda p: (bulk_gain(p.measured), -p.measured.size))
         ordered.append(best)
         able.remove(best)
     return ordered
@@ -67,14 +72,15 @@ def _verdict(item: Measured, original: Measured, budget: float) -> str:
         return item.failed
     loss, single = item.loss, item.single
     if loss is not None and not loss.decided:
-        return f"too few rows to tell: about {loss.needed:,} would do"
+        return f"too few rows to tell: about {3 * loss.needed:,} in all would do"
     if loss is not None and loss.high > budget:
         return f"loses {loss.value:.4g}, and {budget:g} is accepted"
     if single is None:
         return "not timed"
     if single.high < 1.0:
         return "slower"
-    if item.size > original.size / LEAST_GAIN and single.low <= LEAST_GAIN:
+    in_bulk = bulk_gain(item) > 1.0 and item.size <= original.size * LEAST_GAIN
+    if item.size > original.size / LEAST_GAIN and single.low <= LEAST_GAIN and not in_bulk:
         return "neither smaller nor faster by more than a few percent"
     return ""
 
@@ -85,14 +91,20 @@ def _dominates(one: Measured, other: Measured) -> bool:
     return all(a <= b for a, b in zip(mine, others, strict=True)) and mine != others
 
 
-def _values(item: Measured) -> tuple[float, float, float]:
+def _values(item: Measured) -> tuple[float, float, float, float]:
     loss = item.loss.value if item.loss is not None else 0.0
     time = 1 / item.single.speedup if item.single is not None else float("inf")
-    return loss, time, float(item.size)
+    return loss, time, 1 / bulk_gain(item), float(item.size)
 
 
 def _speedup(item: Measured) -> float:
     return item.single.speedup if item.single is not None else 0.0
+
+
+def bulk_gain(item: Measured) -> float:
+    """How many times as fast in bulk; 1 unless it is much, and certain."""
+    bulk = item.bulk
+    return bulk.speedup if bulk is not None and bulk.low >= LEAST_BULK_GAIN else 1.0
 
 
 def _high(item: Measured) -> float:

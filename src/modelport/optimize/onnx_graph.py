@@ -13,6 +13,12 @@ from modelport.core.tensors import Array
 
 _MOST: Final = 2**31 - 1
 
+#: Operators of graphs that are quantized already.
+QUANTIZED: Final = frozenset(
+    {"DequantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger",
+     "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulNBits"}
+)  # fmt: skip
+
 
 def parse(model: bytes) -> onnx.ModelProto:
     """The model as a graph."""
@@ -91,7 +97,7 @@ def operators(model: onnx.ModelProto) -> set[str]:
     return {node.op_type for node in nodes(model)}
 
 
-def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     """The value of an attribute of a node, or the default."""
     for item in node.attribute:
         if item.name == name:

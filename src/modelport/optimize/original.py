@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from modelport.adapters import find_adapter
@@ -10,8 +11,17 @@ from modelport.core.signature import Signature
 from modelport.core.tensors import Tensors
 from modelport.engines.base import Engine, EngineOptions
 from modelport.optimize.base import Variant
-from modelport.optimize.evaluate import BATCHES
 from modelport.processing.base import ProcessedModel, wrap
+
+
+def variant_of(name: str, package: Package) -> Variant:
+    """A package's model as something to measure."""
+    return Variant(name, package.model_path.read_bytes(), engine=package.manifest.engine)
+
+
+def one_core() -> set[int]:
+    """The core on which processes are measured; empty where the system does not pin them."""
+    return {max(os.sched_getaffinity(0))} if hasattr(os, "sched_getaffinity") else set()
 
 
 class Original:
@@ -47,6 +57,6 @@ class Original:
         return answers if self._wrapped is None else self._wrapped.finish(answers)
 
     @property
-    def batches(self) -> tuple[int, ...]:
-        """Batch sizes besides 1; none where the model's batch is fixed."""
-        return BATCHES if self.signature.batch_symbol else ()
+    def fixed(self) -> int:
+        """The only batch size that the model takes; 0: it takes any."""
+        return self.signature.fixed_batch

@@ -10,7 +10,7 @@ speed-up
 loss
     The original's metric minus the variant's, on the same rows; see
     `modelport.optimize.significance` for the interval.
-accuracy/speed
+accuracy/speed ratio
     The variant's metric as a share of the original's, times its speed-up: 1 is no gain.
 """
 
@@ -20,9 +20,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from modelport.optimize.evaluate import Measured
-from modelport.optimize.frontier import Point
+from modelport.optimize.frontier import LEAST_GAIN, Point, bulk_gain
 from modelport.optimize.measure.timing import Times
 from modelport.optimize.outcome import Outcome
+from modelport.optimize.significance import holding_error
 
 HEADER = (
     "VARIANT", "SIZE", "SMALLER", "1 ROW", "FASTER", "BULK", "LOAD", "MEMORY", "METRIC", "LOSS", "",
@@ -37,29 +38,43 @@ def sentence(outcome: Outcome, budget: float) -> str:
     parts = []
     if item.single is not None:
         parts.append(f"{item.single.speedup:.1f}× as fast")
-    parts.append(f"{original.size / item.size:.1f}× smaller")
-    loss = outcome.held.loss
-    if loss is not None:
-        half = (loss.high - loss.low) / 2
+    if item.bulk is not None and bulk_gain(item) > 1.0:
+        parts.append(f"{item.bulk.speedup:.1f}× as fast for {item.bulk.batch:,} rows at once")
+    smaller = original.size / item.size
+    parts.append(f"{smaller:.1f}× smaller" if smaller >= 1 else f"{1 / smaller:.1f}× larger")
+    loss, held = item.loss, outcome.held.loss
+    if loss is not None and held is not None:
         parts.append(
-            f"{outcome.metric} {-loss.value:+.4f} ± {half:.4f} on {loss.rows} rows that nothing "
-            f"had seen, within {budget:g}"
+            f"{outcome.metric} {-loss.value:+.4f} ± {loss.high - loss.value:.4f}, within "
+            f"{budget:g}, and {-held.value:+.4f} on {held.rows} rows that nothing had seen"
         )
     return f"{item.variant.name}: {', '.join(parts)}"
 
 
 def _nothing(outcome: Outcome, budget: float) -> str:
+    if outcome.failed:
+        name, why = outcome.failed[0]
+        return f"nothing is emitted: {name} {why}"
+    original = outcome.points[0].measured
     needed = [
         point.measured.loss.needed
         for point in outcome.points[1:]
-        if point.measured.loss is not None and point.measured.loss.needed > 0
+        if point.measured.loss is not None and _gains(point.measured, original)
     ]
-    if needed and not any(not point.verdict for point in outcome.points[1:]):
+    if any(rows > 0 for rows in needed):
         return (
             f"nothing is emitted: {outcome.rows} rows are too few to tell a loss of {budget:g}; "
-            f"about {3 * min(needed):,} rows in all would do"
+            f"about {3 * min(rows for rows in needed if rows > 0):,} rows in all would do"
         )
     return "nothing wins: the original stays as it is"
+
+
+def _gains(item: Measured, original: Measured) -> bool:
+    """Whether it would be worth more rows: it is no slower, and faster or smaller."""
+    single = item.single
+    faster = single is not None and single.low > LEAST_GAIN
+    slower = single is None or single.high < 1.0
+    return not slower and (faster or item.size * LEAST_GAIN < original.size)
 
 
 def to_json(outcome: Outcome, budget: float) -> dict[str, Any]:
@@ -71,14 +86,31 @@ def to_json(outcome: Outcome, budget: float) -> dict[str, Any]:
         "sentence": sentence(outcome, budget),
         "picked": outcome.picked.measured.variant.name if outcome.picked else None,
         "held_out": measured_to_json(outcome.held) if outcome.held else None,
+        "held_out_error": holding_error(len(outcome.points) - 1),
         "variants": [
-            {**measured_to_json(point.measured), "pareto": point.pareto, "verdict": point.verdict}
+            {
+                **measured_to_json(point.measured),
+                **_ratios(point.measured, outcome.points[0].measured),
+                "pareto": point.pareto,
+                "verdict": point.verdict,
+            }
             for point in outcome.points
         ],
         "did_not_hold": [{"variant": name, "why": why} for name, why in outcome.failed],
         "passes_without_effect": [
             {"pass": item.name, "of": item.of, "why": item.why} for item in outcome.refusals
         ],
+    }
+
+
+def _ratios(item: Measured, original: Measured) -> dict[str, float]:
+    """See the module; errors, which are negative metrics, count the other way round."""
+    if item.failed or item.single is None or not original.metric or not item.metric:
+        return {"compression_ratio": original.size / max(item.size, 1)}
+    kept = item.metric / original.metric
+    return {
+        "compression_ratio": original.size / max(item.size, 1),
+        "accuracy_speed_ratio": (kept if original.metric > 0 else 1 / kept) * item.single.speedup,
     }
 
 
@@ -129,7 +161,7 @@ def measured_to_json(item: Measured) -> dict[str, Any]:
         "loss": None
         if item.loss is None
         else {"value": item.loss.value, "low": item.loss.low, "high": item.loss.high,
-              "rows": item.loss.rows},
+              "bound": item.loss.bound, "rows": item.loss.rows, "rows_needed": item.loss.needed},
         "load_seconds": item.load,
         "peak_memory": item.memory,
         "one_row": _times(item.single),

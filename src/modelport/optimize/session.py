@@ -182,10 +182,13 @@ class Walk:
 def batches(model: onnx.ModelProto, rows: Tensors, size: int) -> Iterator[dict[str, Array]]:
     """The rows, so many at a time; as many as the graph takes where it takes a fixed number.
 
-    Rows that do not fill a fixed number are left out.
+    Rows that do not fill a fixed number are left out; too few for even one are repeated.
     """
     fixed = _fixed_batch(model)
     count = len(next(iter(rows.values())))
+    if 0 < count < fixed:
+        chosen = np.arange(fixed) % count
+        rows, count = {name: array[chosen] for name, array in rows.items()}, fixed
     if fixed:
         size, count = fixed, count - count % fixed
     for at in range(0, count, size):

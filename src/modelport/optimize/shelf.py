@@ -4,28 +4,27 @@
 
     FOLDER/KEY/0.json, 0.onnx, 1.json, 1.onnx …, done
 
-The key holds everything that a pass's variants depend on: the pass, the model that it changes, the
-rows, and modelport's version. Files are written beside and renamed; a pass without ``done`` is
-run again.
+The key holds everything that a pass's variants depend on: the pass, the variant that it changes,
+the rows with their right answers, the task, and modelport's version. Files are written beside and
+renamed; a pass without ``done`` is run again.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from modelport import __version__
 from modelport.core.digest import canonical_json, sha256_bytes
 from modelport.core.package import write_durably
 from modelport.core.tensors import Tensors
-from modelport.optimize.base import Pass, Progress, Subject, Variant
+from modelport.optimize.base import OWN_STUDENT, Pass, Progress, Subject, Variant
 
 _DONE: Final = "done"
 
@@ -34,8 +33,9 @@ def rows_digest(rows: Tensors) -> str:
     """Of everything in some rows."""
     parts = []
     for name, array in sorted(rows.items()):
-        plain = array if array.dtype != object else array.astype(np.str_)
-        parts.append([name, str(plain.dtype), list(plain.shape), sha256_bytes(plain.tobytes())])
+        is_text = array.dtype.kind in "OU"  # as NumPy has texts, each takes as much as the longest
+        plain = json.dumps([str(v) for v in array.flat]).encode() if is_text else array.tobytes()
+        parts.append([name, str(array.dtype), list(array.shape), sha256_bytes(plain)])
     return sha256_bytes(canonical_json(parts))
 
 
@@ -76,9 +76,15 @@ class Shelf:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _key(self, one: Pass, subject: Subject) -> str:
+        variant = subject.variant
         plain: list[Any] = [
-            __version__, one.name, sha256_bytes(subject.variant.model), self.rows,
-            subject.max_drop, subject.threads,
+            __version__, one.name, self.rows, subject.max_drop, subject.threads, subject.task,
+            "" if subject.target is None else rows_digest({"": subject.target}),
+            sha256_bytes(variant.model), variant.name, variant.engine,
+            json.dumps(dict(variant.detail), sort_keys=True),
+            {name: sha256_bytes(data) for name, data in variant.files.items()},
+            # The user's code may have changed since.
+            secrets.token_hex() if one.name == OWN_STUDENT else "",
         ]  # fmt: skip
         return sha256_bytes(canonical_json(plain))[:24]
 
@@ -91,6 +97,7 @@ def _write(place: Path, index: int, variant: Variant) -> None:
         "detail": dict(variant.detail),
         "files": files,
         "row_independent": variant.row_independent,
+        "engine": variant.engine,
     }
     write_durably(place / f"{index}.onnx", variant.model)
     write_durably(place / f"{index}.json", json.dumps(document).encode())
@@ -105,4 +112,5 @@ def _read(place: Path, index: int, parent: Variant) -> Variant:
         detail=document["detail"],
         files={name: base64.b64decode(data) for name, data in document["files"].items()},
         row_independent=document["row_independent"] and parent.row_independent,
+        engine=document["engine"],
     )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,34 +14,24 @@ import numpy as np
 from modelport.core.errors import EngineError, InputError
 from modelport.core.package import Package
 from modelport.core.tensors import Array, Tensors
-from modelport.optimize.base import Progress, Variant
+from modelport.optimize.answers import LABELS, Form, form_of, has_labels, labels_of
+from modelport.optimize.base import Progress
+from modelport.optimize.differences import (
+    Difference,
+    Flip,
+    differences,
+    scores_apart,
+    shown_columns,
+)
 from modelport.optimize.evaluate import Bench, Measured, Rows
+from modelport.optimize.judge import Judge
 from modelport.optimize.measure.process import Worker, save_rows
 from modelport.optimize.measure.timing import Times, time_together
-from modelport.optimize.metrics import Judge, make_judge
-from modelport.optimize.original import Original
+from modelport.optimize.metrics import make_judge
+from modelport.optimize.original import Original, one_core, variant_of
 
 _BATCH: Final = 32
-_SHOWN: Final = 10
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A row to which the two give different answers.
-
-    Parameters
-    ----------
-    row : int
-    first, second : str
-        Their answers.
-    error : float
-        How far apart; 1 for labels.
-    """
-
-    row: int
-    first: str
-    second: str
-    error: float
+_HINT: Final = "both have to answer the same question"
 
 
 @dataclass(frozen=True)
@@ -54,9 +43,11 @@ class Versus:
     metric : str
     first, second : Measured
         The second one's loss is against the first one; its speed-up, too.
-    flips : int or None
-        Rows with another label; None: the models answer numbers.
     rows : int
+    flips : tuple of Flip or None
+        Labels that differ, the most frequent first; None: the models answer numbers.
+    only_first, only_second : int or None
+        Rows that one of them alone answers rightly; None: the metric counts no right answers.
     differences : tuple of Difference
         The rows that differ most.
     """
@@ -64,8 +55,10 @@ class Versus:
     metric: str
     first: Measured
     second: Measured
-    flips: int | None
     rows: int
+    flips: tuple[Flip, ...] | None
+    only_first: int | None
+    only_second: int | None
     differences: tuple[Difference, ...]
 
 
@@ -78,10 +71,49 @@ class Side:
     package : Package
     rows : mapping of str to ndarray
         As its clients send them.
+    names : tuple of str
+        What the rows are called, where each is a file.
     """
 
     package: Package
     rows: Tensors
+    names: tuple[str, ...] = ()
+
+
+class _Asked:
+    """One side, ready to be asked."""
+
+    def __init__(self, name: str, side: Side, threads: int) -> None:
+        self.model = Original(side.package, threads)
+        passes = () if name == "A" else ("other",)
+        self.variant = replace(variant_of(name, side.package), passes=passes)
+        self.bench = Bench(threads, 0.0, cores=one_core(), fixed=self.model.fixed)
+        self.inputs = self.model.prepare(self.variant, side.rows)
+
+    def answers(self) -> tuple[Tensors, Form]:
+        """What it answers clients, and how that is read."""
+        answers = self.finish(self.bench.answers(self.variant, self.inputs))
+        return answers, form_of(answers, self.model.task)
+
+    def finish(self, answers: Tensors) -> Tensors:
+        """What clients get; of a model that answers scores alone, with its labels."""
+        finished = self.model.finish(answers)
+        form = form_of(finished, self.model.task)
+        if form.kind != LABELS or has_labels(finished):
+            return finished
+        return {**finished, _LABEL: labels_of(finished, form)}
+
+    def measured(self, judge: Judge, before: Any, rows: int) -> Measured:
+        """Its metric, load time and memory."""
+        asked = Rows(lambda _: self.inputs, self.finish, judge, before, rows)
+        found = self.bench.judge(self.variant, asked)
+        if found.failed:
+            raise EngineError(found.failed, where=self.variant.name)
+        return found
+
+
+#: The name of labels that are made of scores.
+_LABEL: Final = "label"
 
 
 def compare(
@@ -102,114 +134,71 @@ def compare(
         When one of them fails.
     """
     count = len(next(iter(first.rows.values())))
-    models = [Original(side.package, threads) for side in (first, second)]
-    variants = [
-        Variant("A", first.package.model_path.read_bytes()),
-        Variant("B", second.package.model_path.read_bytes(), passes=("other",)),
-    ]
-    benches = [
-        Bench(side.package.manifest.engine, threads, 0.0, cores={max(os.sched_getaffinity(0))})
-        for side in (first, second)
-    ]
-    inputs = [
-        model.prepare(variant, side.rows)
-        for model, variant, side in zip(models, variants, (first, second), strict=True)
-    ]
-    report("asking the first one")
-    answers = models[0].finish(benches[0].answers(variants[0], inputs[0]))
-    judge = make_judge(metric, answers, target, models[0].task)
+    report("asking A")
+    a = _Asked("A", first, threads)
+    answers, form = a.answers()
+    judge = make_judge(metric, answers, target, a.model.task, form)
     before = judge.decide(answers)
-    report("asking the second one")
-    other = models[1].finish(benches[1].answers(variants[1], inputs[1]))
-    after = _comparable(judge, other, answers)
-    measured = [
-        bench.judge(variant, Rows(_always(rows), model.finish, judge, before, count))
-        for bench, variant, model, rows in zip(benches, variants, models, inputs, strict=True)
-    ]
-    for item in measured:
-        if item.failed:
-            raise EngineError(item.failed, where=item.variant.name)
+    report("asking B")
+    b = _Asked("B", second, threads)
+    other, other_form = b.answers()
+    if form.kind != other_form.kind:
+        raise InputError(
+            f"A answers {form.kind} and B {other_form.kind}: they cannot be compared", hint=_HINT
+        )
+    after = _comparable(judge, before, other)
+    measured = [asked.measured(judge, before, count) for asked in (a, b)]
     report("timing both")
-    single, bulk = _times(benches, variants, inputs)
+    single, bulk = _times((a, b))
+    found = differences(
+        before, after, scores_apart(answers, other),
+        shown_columns(first.rows, first.package.manifest.signature), first.names,
+    )  # fmt: skip
+    right = judge.strata(before, after)[0] if judge.strata and judge.name == "accuracy" else None
     return Versus(
         judge.name,
-        _with_times(measured[0], single["A"], bulk.get("A")),
-        _with_times(measured[1], single["B"], bulk.get("B")),
-        *_differences(before, after),
+        replace(measured[0], single=single["A"], bulk=bulk.get("A")),
+        replace(measured[1], single=single["B"], bulk=bulk.get("B")),
+        count,
+        found.flips,
+        None if right is None else int(np.sum(right[0] & ~right[1])),
+        None if right is None else int(np.sum(right[1] & ~right[0])),
+        found.worst,
     )
 
 
-def _always(rows: Tensors) -> Callable[[Variant], Tensors]:
-    def inputs(variant: Variant) -> Tensors:
-        return rows
-
-    return inputs
-
-
-def _comparable(judge: Judge, other: Tensors, answers: Tensors) -> Any:
+def _comparable(judge: Judge, before: Any, other: Tensors) -> Any:
+    """What the second one decides, if that can be held against what the first one does."""
     try:
         after = judge.decide(other)
     except (InputError, ValueError) as error:
+        raise InputError(f"their answers cannot be compared: {error}", hint=_HINT) from error
+    if isinstance(before, Mapping):
+        return after
+    if after.shape != before.shape:
         raise InputError(
-            f"their answers cannot be compared: {error}",
-            hint="both have to answer the same question",
-        ) from error
-    if not isinstance(after, Mapping) and after.shape != judge.decide(answers).shape:
+            f"their answers cannot be compared: {list(before.shape[1:])} a row and "
+            f"{list(after.shape[1:])}", hint=_HINT,
+        )  # fmt: skip
+    if before.dtype.kind == "U" and not set(before.ravel()) & set(after.ravel()):
         raise InputError(
-            f"their answers cannot be compared: {judge.decide(answers).shape[1:]} numbers a row "
-            f"and {after.shape[1:]}"
+            f"their labels have nothing in common: {before.flat[0]}, … and {after.flat[0]}, …",
+            hint=_HINT,
         )
     return after
 
 
-def _differences(before: Any, after: Any) -> tuple[int | None, int, tuple[Difference, ...]]:
-    if isinstance(before, Mapping):  # a metric of the user's own, of all outputs
-        name = next(iter(before))
-        before, after = before[name], after[name]
-    count = len(before)
-    if before.dtype.kind != "f":
-        changed = np.asarray(before != after).reshape(count, -1).any(axis=1)
-        errors = changed.astype(np.float64)
-        flips: int | None = int(changed.sum())
-    else:
-        errors = np.asarray(np.abs(before - after)).reshape(count, -1).max(axis=1)
-        flips = None
-    errors = np.asarray(errors)
-    worst = [row for row in np.argsort(-errors, kind="stable")[:_SHOWN] if errors[row] > 0]
-    return (
-        flips,
-        count,
-        tuple(
-            Difference(int(row), _short(before[row]), _short(after[row]), float(errors[row]))
-            for row in worst
-        ),
-    )
-
-
-def _short(value: Any) -> str:
-    flat = np.asarray(value).ravel()
-    shown = ", ".join(f"{item:.6g}" if isinstance(item, float) else str(item) for item in flat[:4])
-    return shown + (", …" if len(flat) > 4 else "")
-
-
-def _times(
-    benches: list[Bench], variants: list[Variant], inputs: list[Tensors]
-) -> tuple[dict[str, Times], dict[str, Times]]:
+def _times(sides: tuple[_Asked, _Asked]) -> tuple[dict[str, Times], dict[str, Times]]:
+    """Of one row, and of a batch where both take one."""
     with tempfile.TemporaryDirectory(prefix="modelport-") as name, ExitStack() as stack:
         folder = Path(name)
         workers, paths = {}, {}
-        for bench, variant, rows in zip(benches, variants, inputs, strict=True):
-            workers[variant.name] = stack.enter_context(
-                Worker(variant, bench.engine, bench.threads, folder, cores=bench.cores)
-            )
-            paths[variant.name] = folder / f"{variant.name}.npz"
-            save_rows(paths[variant.name], rows)
-        single = time_together(workers, "A", paths, 1)
-        try:
-            return single, time_together(workers, "A", paths, _BATCH)
-        except EngineError:  # a fixed batch size
-            return single, {}
-
-
-def _with_times(item: Measured, single: Times, bulk: Times | None) -> Measured:
-    return replace(item, single=single, bulk=bulk)
+        for side in sides:
+            mine = side.variant.name
+            worker = Worker(side.variant, side.bench.threads, folder, cores=side.bench.cores)
+            workers[mine] = stack.enter_context(worker)
+            paths[mine] = folder / mine
+            save_rows(paths[mine], side.inputs)
+        fixed = {side.model.fixed for side in sides} - {0}
+        single = time_together(workers, "A", paths, max(fixed, default=1))
+        return single, {} if fixed else time_together(workers, "A", paths, _BATCH)

@@ -33,7 +33,7 @@ _SERVER_EXTRAS: Final = ("grpc", "zstd")
 #: Protobuf as in the tests, where exporters keep it below 7.
 _SERVER_MORE: Final = ("awslambdaric>=3", "protobuf<7")
 #: What a package's processing may need.
-_EXTRAS: Final = ("image", "text")
+_EXTRAS: Final = ("forest", "image", "text")
 
 _HEADER: Final = """\
 # Written by 'python -m modelport.deploy.images.lock'; do not edit.

@@ -7,7 +7,7 @@ columns apart (scalers, casts, products with constants, concatenations) to those
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 from modelport.core.errors import UnsupportedError
 from modelport.core.tensors import Array
 from modelport.optimize.classic.ensemble import OPERATORS
+from modelport.optimize.onnx_graph import attribute
 
 #: Operators that answer each column by itself.
 ELEMENTWISE: Final = frozenset({
@@ -52,7 +53,6 @@ class Graph:
 
     model: onnx.ModelProto
     widths: dict[str, int]
-    _made: int = field(default=0)
 
     def __post_init__(self) -> None:
         graph = self.model.graph
@@ -74,8 +74,9 @@ class Graph:
 
     def set_input(self, node: onnx.NodeProto, place: int, value: Array) -> None:
         """Give a node a constant of its own: others may use the same one."""
-        self._made += 1
-        name = f"{node.input[place]}__columns_{self._made}"
+        base, number = node.input[place], 1
+        while (name := f"{base}__columns_{number}") in self.constants:
+            number += 1
         tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
         self.model.graph.initializer.append(tensor)
         self.constants[name] = tensor
@@ -97,14 +98,6 @@ class Graph:
         del graph.value_info[:]
         graph.value_info.extend(kept)
         return self.model
-
-
-def attribute(node: onnx.NodeProto, name: str) -> Any:
-    """An attribute's value; None: there is none."""
-    for item in node.attribute:
-        if item.name == name:
-            return helper.get_attribute_value(item)
-    return None
 
 
 def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
@@ -225,7 +218,7 @@ def picked_by(graph: Graph, node: onnx.NodeProto, tensor: str) -> Array | None:
     places = graph.constant(node.input[1])
     if places is None or graph.widths.get(node.output[0]) != places.size:
         return None
-    return np.asarray(places).reshape(-1)
+    return np.asarray(places).reshape(-1) % graph.widths[tensor]  # Gather counts from behind, too
 
 
 def keeps_shape(graph: Graph, node: onnx.NodeProto, width: int) -> bool:

@@ -14,13 +14,13 @@ from modelport.optimize.classic.columns import (
     LINEAR,
     TREES,
     Graph,
-    attribute,
     coefficients,
     set_attribute,
     used,
 )
 from modelport.optimize.classic.slicing import keep
 from modelport.optimize.classic.terms import OPERATOR, keep_terms
+from modelport.optimize.onnx_graph import attribute
 
 
 def without_dead_columns(graph: Graph) -> dict[str, int]:

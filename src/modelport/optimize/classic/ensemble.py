@@ -116,15 +116,11 @@ class Ensemble:
 
     def levels(self) -> Iterator[Array]:
         """Inner nodes, the deepest first; all whose children have been given before."""
-        depth = np.zeros(len(self.mode), dtype=np.int64)
-        frontier, level = self.roots, 0
-        found = []
+        found, frontier = [], self.roots
         while len(frontier):
             inner = frontier[~self.leaf[frontier]]
             found.append(inner)
             frontier = np.concatenate([self.left[inner], self.right[inner]])
-            level += 1
-            depth[frontier] = level
         yield from reversed(found)
 
     def leaves_of(self, matrix: Array) -> Array:

@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 
 from modelport.core.tensors import Array
-from modelport.optimize.classic.columns import LINEAR, Graph, attribute, set_attribute
+from modelport.optimize.classic.columns import LINEAR, Graph, set_attribute
+from modelport.optimize.onnx_graph import attribute
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,8 @@ def linear_models(graph: Graph) -> list[Linear]:
 
 def _product(graph: Graph, node: onnx.NodeProto) -> Linear | None:
     weight = graph.constant(node.input[1])
-    if weight is None or weight.ndim != 2 or attribute(node, "alpha") not in (None, 1.0):
+    plain = attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0
+    if weight is None or weight.ndim != 2 or not plain:
         return None
     weights = (weight if attribute(node, "transB") else weight.T).astype(np.float64)
     adder = None
@@ -105,7 +107,10 @@ def _place_of_intercepts(
         places = [(adder, 1 - list(adder.input).index(node.output[0]))]
     for holder, position in places:
         held = graph.constant(holder.input[position])
-        if held is not None and held.size <= _scores(graph, node) and held.ndim <= 2:
+        if held is None:
+            continue
+        in_a_row = held.ndim in (1, 2) and held.size == held.shape[-1] == _scores(graph, node)
+        if held.size == 1 or in_a_row:
             return holder, position
     return None
 

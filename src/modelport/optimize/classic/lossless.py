@@ -69,21 +69,36 @@ def without_equal_sides(ensemble: Ensemble) -> Ensemble:
     table = np.concatenate([ensemble.votes[leaves], ensemble.voted[leaves]], axis=1)
     number = np.full(len(stands_for), -1)
     number[leaves] = np.unique(table, axis=0, return_inverse=True)[1].reshape(-1)
-    known: dict[Hashable, int] = {}
-    after = len(leaves)
+    kind = _comparisons(ensemble)
+    known: dict[int, int] = {}
+    size = len(stands_for)
     for nodes in ensemble.levels():
-        for node in nodes.tolist():
-            left, right = number[ensemble.left[node]], number[ensemble.right[node]]
-            if left == right:
-                number[node], stands_for[node] = left, ensemble.left[node]
-                continue
-            key = (
-                ensemble.mode[node], ensemble.feature[node], ensemble.threshold[node],
-                ensemble.missing_left[node], left, right,
-                tuple(ensemble.members.get(node, ())),
-            )  # fmt: skip
-            number[node] = known.setdefault(key, after + len(known))
+        left, right = number[ensemble.left[nodes]], number[ensemble.right[nodes]]
+        same = left == right
+        number[nodes[same]], stands_for[nodes[same]] = left[same], ensemble.left[nodes[same]]
+        rest = nodes[~same]
+        sides = zip(kind[rest].tolist(), left[~same].tolist(), right[~same].tolist(), strict=True)
+        number[rest] = [
+            known.setdefault((k * size + one) * size + other, len(leaves) + len(known))
+            for k, one, other in sides
+        ]
     return _replaced(ensemble, stands_for)
+
+
+def _comparisons(ensemble: Ensemble) -> Array:
+    """A number for each node, the same for the same comparison."""
+    sets: dict[bytes, int] = {}
+    member = np.zeros(len(ensemble.mode))
+    for node, values in ensemble.members.items():
+        member[node] = sets.setdefault(values.tobytes(), len(sets))
+    found = np.zeros(len(ensemble.mode), dtype=np.int64)
+    for values in (
+        ensemble.mode, ensemble.feature, ensemble.threshold, ensemble.missing_left, member
+    ):  # fmt: skip
+        ranks = np.unique(values, return_inverse=True)[1].astype(np.int64)
+        pairs = found * (int(ranks.max(initial=0)) + 1) + ranks
+        found = np.unique(pairs, return_inverse=True)[1].astype(np.int64)
+    return found
 
 
 def _replaced(ensemble: Ensemble, stands_for: Array) -> Ensemble:
@@ -134,13 +149,15 @@ def _without_single_leaves(ensemble: Ensemble) -> Ensemble:
     single = ensemble.mode[roots] == LEAF
     if not single.any() or single.all():
         return ensemble
+    throughout = np.logical_and.reduceat(
+        ensemble.voted | ~ensemble.leaf[:, np.newaxis], roots, axis=0
+    )
     votes, kept = ensemble.votes.copy(), np.ones(len(roots), dtype=bool)
     for tree in np.flatnonzero(single).tolist():
         wanted = ensemble.voted[roots[tree]]
-        for other in np.flatnonzero(~single).tolist():
-            leaves = np.flatnonzero((ensemble.tree == other) & ensemble.leaf)
-            if ensemble.voted[leaves][:, wanted].all():
-                votes[np.ix_(leaves, np.flatnonzero(wanted))] += ensemble.votes[roots[tree], wanted]
-                kept[tree] = False
-                break
+        others = np.flatnonzero(~single & throughout[:, wanted].all(axis=1))
+        if len(others):
+            leaves = np.flatnonzero((ensemble.tree == others[0]) & ensemble.leaf)
+            votes[np.ix_(leaves, np.flatnonzero(wanted))] += ensemble.votes[roots[tree], wanted]
+            kept[tree] = False
     return replace(ensemble, votes=votes).chosen(np.flatnonzero(kept))

@@ -62,8 +62,8 @@ def rounded_down(values: Array) -> Array:
 
 def _widen_output(graph: Any, node: onnx.NodeProto) -> None:
     name = node.output[0]
+    place = next(i for i, other in enumerate(graph.node) if name in other.output)
     node.output[0] = f"{name}__float32"
-    place = next(i for i, other in enumerate(graph.node) if other is node or other == node)
     graph.node.insert(place + 1, helper.make_node("Cast", [node.output[0]], [name], to=_DOUBLE))
 
 

@@ -64,6 +64,8 @@ def refitted(
     order = np.random.default_rng(_SEED).permutation(count)
     unseen, seen = order[: count // 4], order[count // 4 :]
     unit = float(np.trace(products)) / count
+    if unit <= 0:  # all rows are the same
+        return weights, intercepts
     rate = rates[unseen, np.newaxis]
     best, chosen = float(np.sum(rate * lacking[unseen] ** 2)), None
     for strength in _STRENGTHS:

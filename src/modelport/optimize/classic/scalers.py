@@ -13,12 +13,13 @@ from modelport.optimize.classic.columns import (
     LINEAR,
     TREES,
     Graph,
-    attribute,
     coefficients,
     set_attribute,
 )
 from modelport.optimize.classic.ensemble import LEAF, LEQ
-from modelport.optimize.classic.tree_nodes import read, write
+from modelport.optimize.classic.tree_nodes import read
+from modelport.optimize.classic.tree_writer import write
+from modelport.optimize.onnx_graph import attribute
 
 _FLOAT: Final = onnx.TensorProto.FLOAT
 #: Bits of the float32 infinity.
@@ -31,7 +32,7 @@ def fold_scalers(graph: Graph) -> int:
     for scaler in [n for n in graph.model.graph.node if n.op_type == "Scaler"]:
         width = graph.widths.get(scaler.input[0])
         found = _end(graph, scaler.output[0]) if width else None
-        if found is None or scaler.output[0] in graph.outputs:
+        if found is None or not (attribute(scaler, "offset") and attribute(scaler, "scale")):
             continue
         node, start, total = found
         offset, scale = (
@@ -57,7 +58,7 @@ def _end(graph: Graph, tensor: str) -> tuple[onnx.NodeProto, int, int] | None:
     start, total = 0, graph.widths[tensor]
     while True:
         readers = graph.consumers(tensor)
-        if len(readers) != 1:
+        if len(readers) != 1 or tensor in graph.outputs:
             return None
         node = readers[0]
         if node.op_type in {*LINEAR, *TREES}:

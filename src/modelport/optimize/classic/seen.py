@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from modelport.core.tensors import Array, Tensors
+from modelport.optimize.classic.part import part
 from modelport.optimize.session import Probe, batches
 
 _BATCH: Final = 32
@@ -28,11 +29,11 @@ def seen(
         Bytes after which no more rows are run; each tensor then has as many rows.
     """
     inner = [name for name in dict.fromkeys(names) if name not in rows]
-    probe = Probe(model, inner, optimize=True) if inner else None
+    probe = Probe(part(model, inner), inner, optimize=True) if inner else None
     parts: dict[str, list[Array]] = {name: [] for name in names}
     held = 0
-    for part in batches(model, rows, _BATCH):
-        found = {**part, **(probe.run(part, inner) if probe is not None else {})}
+    for some in batches(model, rows, _BATCH):
+        found = {**some, **(probe.run(some, inner) if probe is not None else {})}
         for name, mine in parts.items():
             mine.append(found[name])
             held += found[name].nbytes

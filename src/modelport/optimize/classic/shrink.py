@@ -1,22 +1,8 @@
-"""Fewer trees and fewer splits, and new votes that make up for what went.
-
-The target is the original's own sum of votes on the calibration rows, never a label. Votes are
-refitted by ridge regression around what they are, so that a leaf that few rows come to keeps its
-vote (global refinement: Ren, Cao, Wei and Sun, "Global Refinement of Random Forest", CVPR 2015,
-with the forest's own votes in the place of zero)::
-
-    votes = argmin  Σ_rows (Σ_trees votes[leaf(row, tree)] - target(row))²
-                    + λ Σ_leaves (votes - before)²
-
-Conjugate gradients solve it, and end when the votes no longer come closer on a quarter of the
-rows that the trial does not see.
-"""
+"""Fewer trees and fewer splits, chosen by what they are worth to calibration rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -24,19 +10,12 @@ import numpy as np
 from modelport.core.tensors import Array
 from modelport.optimize.classic.ensemble import LEAF, Ensemble
 
-#: λ as a multiple of the number of trees: how much a leaf's vote weighs against its rows.
-_STRENGTH: Final = 0.3
-_STEPS: Final = 30
-#: A gain on the rows held out that counts.
-_WORTH: Final = 0.002
-#: Steps without such a gain after which it ends.
-_PATIENCE: Final = 3
-_ENOUGH: Final = 1e-10
-_SEED: Final = 5
-_FEWEST_ROWS: Final = 40
 _FEWEST_SCALED: Final = 8
+_FEWEST_SEEN: Final = 40
+#: How far the sums of a forest's leaves may be apart, as a share of the largest.
+_EVEN: Final = 1e-3
 #: Rows times trees: one number each.
-_MOST_PLACES: Final = 12_000_000
+_MOST_PLACES: Final = 6_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +35,7 @@ class Rows:
 
 def seen_by(ensemble: Ensemble, matrix: Array) -> Rows:
     """The rows, with what the trees answer; as many as memory allows."""
-    matrix = matrix[: max(_MOST_PLACES // max(ensemble.trees, 1), _FEWEST_ROWS)]
+    matrix = matrix[: max(_MOST_PLACES // max(ensemble.trees, 1), _FEWEST_SEEN)]
     parts = np.array_split(matrix, max(1, len(matrix) * ensemble.trees // 1_000_000))
     sums = [_summed(ensemble, ensemble.leaves_of(part)) for part in parts if len(part)]
     return Rows(matrix, np.concatenate(sums))
@@ -66,6 +45,13 @@ def is_boosted(ensemble: Ensemble) -> bool:
     """Whether each tree has one target: a forest's leaves vote for all classes."""
     per_leaf = ensemble.voted[ensemble.leaf].sum(axis=1)
     return bool((per_leaf <= 1).all())
+
+
+def are_shares(ensemble: Ensemble) -> bool:
+    """Whether every leaf divides the same sum among several targets: a forest's probabilities."""
+    sums = ensemble.votes[ensemble.leaf].sum(axis=1)
+    even = np.ptp(sums) <= _EVEN * np.abs(sums).max(initial=0.0)
+    return bool(not is_boosted(ensemble) and even and (ensemble.votes >= 0).all())
 
 
 def round_size(ensemble: Ensemble) -> int:
@@ -93,10 +79,10 @@ def first_trees(ensemble: Ensemble, count: int) -> Ensemble:
 def rescaled(ensemble: Ensemble, rows: Rows) -> Ensemble:
     """Votes times a number, plus one, for each target: those that come closest to the original's.
 
-    Of boosted trees the first ones stop short of the sum; of a forest's regressors, so many trees
-    give so much of it.
+    Of boosted trees the first ones stop short of the sum; of a forest of numbers, so many trees
+    give so much of it. Shares, which add up to one, stay what they are.
     """
-    if len(rows.matrix) < _FEWEST_SCALED or not is_boosted(ensemble):
+    if len(rows.matrix) < _FEWEST_SCALED or are_shares(ensemble):
         return ensemble
     sums = _summed(ensemble, ensemble.leaves_of(rows.matrix))
     votes = ensemble.votes.copy()
@@ -225,79 +211,8 @@ def _voted_below(ensemble: Ensemble) -> Array:
     return voted
 
 
-def refitted(ensemble: Ensemble, rows: Rows) -> Ensemble:
-    """New votes, where they come closer to the original's sums on rows not fitted to."""
-    count = len(rows.matrix)
-    if count < _FEWEST_ROWS or not ensemble.sums:
-        return ensemble
-    order = np.random.default_rng(_SEED).permutation(count)
-    unseen, seen = order[: count // 4], order[count // 4 :]
-    leaves = ensemble.leaves_of(rows.matrix).astype(np.intp)
-    votes = ensemble.votes.copy()
-    for column in range(ensemble.targets):
-        free = ensemble.voted[:, column]
-        trees = np.unique(ensemble.tree[free])
-        if len(trees):
-            places = leaves[:, trees]
-            left = rows.target[:, column] - votes[:, column][places].sum(axis=1)
-            steps = _steps(_changes(places[seen], left[seen], free), places[unseen], left[unseen])
-            for change in islice(_changes(places, left, free), steps):
-                votes[:, column] = ensemble.votes[:, column] + change
-    if not is_boosted(ensemble) and (ensemble.votes >= 0).all():
-        votes = _as_shares(votes, ensemble.votes)
-    return replace(ensemble, votes=votes)
-
-
 def _summed(ensemble: Ensemble, leaves: Array) -> Array:
     sums = np.zeros((len(leaves), ensemble.targets))
     for column in range(ensemble.targets):
         sums[:, column] = ensemble.votes[:, column][leaves].sum(axis=1)
     return sums
-
-
-def _steps(changes: Iterator[Array], places: Array, target: Array) -> int:
-    """After how many steps votes are closest on rows that the fit does not see."""
-    best, chosen = float(np.sum(target**2)), 0
-    for step, change in enumerate(changes, start=1):
-        distance = float(np.sum((target - change[places].sum(axis=1)) ** 2))
-        if distance < best * (1 - _WORTH):
-            best, chosen = distance, step
-        elif step >= chosen + _PATIENCE:
-            break
-    return chosen
-
-
-def _changes(places: Array, target: Array, free: Array) -> Iterator[Array]:
-    """Changes of votes, step by step: conjugate gradients on the normal equations.
-
-    What many rows agree on comes with the first steps.
-    """
-    size, flat, trees = len(free), places.ravel(), places.shape[1]
-    strength = _STRENGTH * trees
-
-    def spread(values: Array) -> Array:
-        found = np.bincount(flat, weights=np.repeat(values, trees), minlength=size)
-        return np.asarray(found * free)
-
-    change = np.zeros(size)
-    residual = spread(target)
-    direction, norm = residual, float(residual @ residual)
-    stop = norm * _ENOUGH
-    for _ in range(_STEPS):
-        if norm <= stop:
-            return
-        image = spread(direction[places].sum(axis=1)) + strength * direction
-        step = norm / float(direction @ image)
-        change = change + step * direction
-        yield change
-        residual = residual - step * image
-        before, norm = norm, float(residual @ residual)
-        direction = residual + (norm / before) * direction
-
-
-def _as_shares(votes: Array, before: Array) -> Array:
-    """Votes of a forest stay shares: none is negative, and each leaf's add up to what they did."""
-    votes = np.maximum(votes, 0.0)
-    total = votes.sum(axis=1, keepdims=True)
-    kept = np.where(total > 0, votes / np.where(total > 0, total, 1.0), 0.0)
-    return np.where(total > 0, kept * before.sum(axis=1, keepdims=True), before)

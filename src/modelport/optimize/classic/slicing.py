@@ -16,12 +16,12 @@ from modelport.optimize.classic.columns import (
     REDUCTIONS,
     TREES,
     Graph,
-    attribute,
     coefficients,
     keeps_shape,
     picked_by,
     set_attribute,
 )
+from modelport.optimize.onnx_graph import attribute
 
 
 def keep(graph: Graph, tensor: str, kept: Array) -> None:
@@ -144,7 +144,7 @@ def _keep_constants(
             continue
         value = graph.constant(name)
         if value is None:
-            if graph.widths.get(name) not in (None, 1) or width == 1:
+            if graph.widths.get(name) != 1 or width == 1:
                 raise UnsupportedError(f"columns cannot be followed through {node.op_type}")
         elif value.ndim and value.shape[-1] == width > 1:
             graph.set_input(node, place, value[..., kept])

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from modelport.core.errors import UnsupportedError
 from modelport.core.tensors import Array, Tensors
 from modelport.optimize.classic.ensemble import LEAF, LEQ, Ensemble
-from modelport.optimize.classic.tree_nodes import write
+from modelport.optimize.classic.tree_writer import write
 from modelport.optimize.onnx_graph import serialize
 
 _OPSETS: Final = {"": 18, "ai.onnx.ml": 5}
@@ -21,6 +21,9 @@ _VERSION: Final = 10
 _FLOAT: Final = onnx.TensorProto.FLOAT
 #: Rows of probabilities add up to one within this.
 _SUM: Final = 1e-3
+_NUMBERS: Final = (
+    _FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.INT64, onnx.TensorProto.INT32,
+)  # fmt: skip
 _LEAST: Final = 1e-6
 #: Share of the rows on which the largest score has to have its label.
 _AGREEING: Final = 0.95
@@ -68,9 +71,9 @@ def teacher_of(model: onnx.ModelProto, answers: Tensors) -> Teacher:
     UnsupportedError
         When a student cannot answer the same.
     """
-    for value in model.graph.input:
+    for value in inputs_of(model):
         kind = value.type.tensor_type
-        if len(kind.shape.dim) != 2 or kind.elem_type not in (_FLOAT, onnx.TensorProto.DOUBLE):
+        if len(kind.shape.dim) != 2 or kind.elem_type not in _NUMBERS:
             raise UnsupportedError("students take tables of numbers only")
     floats = [name for name, array in answers.items() if array.dtype.kind == "f"]
     others = [name for name in answers if name not in floats]
@@ -86,6 +89,12 @@ def teacher_of(model: onnx.ModelProto, answers: Tensors) -> Teacher:
     label = others[0] if others else ""
     labels, limit = _labels(scores, answers[label]) if label else (np.empty(0), 0.0)
     return Teacher(model, floats[0], label, labels, limit, shares, _learned(scores, shares))
+
+
+def inputs_of(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """What clients send: old graphs have their constants among the inputs, too."""
+    constants = {item.name for item in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in constants]
 
 
 def _matrix(array: Array) -> Array:
@@ -111,7 +120,11 @@ def _labels(scores: Array, found: Array) -> tuple[Array, float]:
     labels = []
     for place in range(max(scores.shape[1], 2)):
         mine, counts = np.unique(flat[places == place, 0].astype(object), return_counts=True)
-        if not len(mine) or counts.max() < _AGREEING * counts.sum():
+        if not len(mine):
+            raise UnsupportedError(
+                f"none of the rows has its label number {place}: no one teaches it"
+            )
+        if counts.max() < _AGREEING * counts.sum():
             raise UnsupportedError("its labels are not those of the largest score, on these rows")
         labels.append(mine[counts.argmax()])
     return np.asarray(labels, dtype=object if found.dtype == object else found.dtype), limit
@@ -147,7 +160,7 @@ class Student:
         return self._finish(self._add("Add", name, self._constant(base.astype(np.float32))))
 
     def _input(self) -> str:
-        values = self._teacher.model.graph.input
+        values = inputs_of(self._teacher.model)
         names = [
             value.name if value.type.tensor_type.elem_type == _FLOAT
             else self._add("Cast", value.name, to=_FLOAT)
@@ -170,7 +183,7 @@ class Student:
         self._give(scores, teacher.scores)
         graph = teacher.model.graph
         made = helper.make_graph(
-            self._nodes, "student", list(graph.input), list(graph.output), self._constants
+            self._nodes, "student", inputs_of(teacher.model), list(graph.output), self._constants
         )
         opsets = [helper.make_opsetid(domain, version) for domain, version in _OPSETS.items()]
         return serialize(helper.make_model(made, opset_imports=opsets, ir_version=_VERSION))
@@ -260,7 +273,7 @@ def table_of(model: onnx.ModelProto, rows: Tensors) -> Array:
     UnsupportedError
         When there are too many columns.
     """
-    table = np.concatenate([rows[value.name] for value in model.graph.input], axis=1)
+    table = np.concatenate([rows[value.name] for value in inputs_of(model)], axis=1)
     if table.shape[1] > _MOST_COLUMNS:
         raise UnsupportedError(f"{table.shape[1]:,} columns are too many for a student of trees")
     return table.astype(np.float32)

@@ -15,7 +15,8 @@ import onnx
 
 from modelport.core.errors import UnsupportedError
 from modelport.core.tensors import Array
-from modelport.optimize.classic.columns import Graph, attribute, set_attribute
+from modelport.optimize.classic.columns import Graph, set_attribute
+from modelport.optimize.onnx_graph import attribute
 
 OPERATOR: Final = "TfIdfVectorizer"
 #: Tokens with a number below stand for something else: dropped, space, other.

@@ -1,4 +1,4 @@
-"""The three operators of ``ai.onnx.ml`` that hold trees, read and written.
+"""The three operators of ``ai.onnx.ml`` that hold trees, and what they hold.
 
 ``TreeEnsembleClassifier`` and ``TreeEnsembleRegressor`` (version 3), whose leaves vote for several
 classes or targets, and ``TreeEnsemble`` (version 5), which keeps leaves apart from nodes and gives
@@ -30,13 +30,15 @@ from modelport.optimize.classic.ensemble import (
 )  # fmt: skip
 
 MODES: Final = {
-    "BRANCH_LEQ": LEQ, "BRANCH_LT": LT, "BRANCH_GTE": GTE, "BRANCH_GT": GT, "BRANCH_EQ": EQ,
-    "BRANCH_NEQ": NEQ, "LEAF": LEAF,
+    b"BRANCH_LEQ": LEQ, b"BRANCH_LT": LT, b"BRANCH_GTE": GTE, b"BRANCH_GT": GT, b"BRANCH_EQ": EQ,
+    b"BRANCH_NEQ": NEQ, b"LEAF": LEAF,
 }  # fmt: skip
 
 _SUM: Final = ("SUM", 1)
-#: Numbers of the table of votes: nodes times targets.
-_MOST_VOTES: Final = 40_000_000
+#: Some 300 bytes each at the peak, with what the graph itself takes.
+_MOST_NODES: Final = 4_000_000
+#: Numbers of the table of votes, nodes times targets: nine bytes each.
+_MOST_VOTES: Final = 30_000_000
 
 
 def read(node: onnx.NodeProto) -> Ensemble:
@@ -47,10 +49,15 @@ def read(node: onnx.NodeProto) -> Ensemble:
     UnsupportedError
         When branches are shared or lead nowhere, or the trees are too many for memory.
     """
+    count = max((len(item.ints) for item in node.attribute), default=0)
+    if count > _MOST_NODES:
+        raise UnsupportedError(
+            f"{count:,} nodes of trees would take more than 2 GB to change: at most {_MOST_NODES:,}"
+        )
     found = {item.name.removesuffix("_as_tensor"): _value(item) for item in node.attribute}
     try:
         raw = _read_5(found) if node.op_type == "TreeEnsemble" else _read_3(found)
-    except (KeyError, IndexError) as error:
+    except (KeyError, IndexError, ValueError) as error:
         raise UnsupportedError(f"the trees of {node.op_type} cannot be read: {error}") from error
     kept, owner, _ = walk(raw.left, raw.right, raw.tree)
     if len(kept) != len(set(kept.tolist())) or (owner[kept] < 0).any():
@@ -58,29 +65,51 @@ def read(node: onnx.NodeProto) -> Ensemble:
     return raw.rewired(raw.left, raw.right, raw.tree)
 
 
-def write(node: onnx.NodeProto, ensemble: Ensemble) -> None:
-    """Give a node other trees; what it does with their votes stays."""
-    made = _write_5 if node.op_type == "TreeEnsemble" else _write_3
-    attributes = made(node, ensemble)
-    kept = [
-        item for item in node.attribute
-        if not item.name.startswith(("nodes_", "leaf_", "tree_", "membership_"))
-        and item.name.removesuffix("_as_tensor") not in _votes_names(node)
-    ]  # fmt: skip
-    del node.attribute[:]
-    node.attribute.extend(kept)
-    node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+def empty(node: onnx.NodeProto) -> None:
+    """Take the trees out of a node that `write` will give others to: they are what is large."""
+    for item in node.attribute:
+        if is_of_trees(node, item):
+            del item.ints[:], item.floats[:], item.strings[:]
+            if item.HasField("t"):
+                item.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item.t)[:0]))
+
+
+def decides_alike(node: onnx.NodeProto, one: Ensemble, other: Ensemble) -> bool:
+    """Whether ONNX Runtime draws the line between two labels at the same sum of votes.
+
+    Where all votes are for one column it does at 0.5 if no vote is negative, and at 0 otherwise
+    (``TreeEnsembleCommonClassifier`` in ``tree_ensemble_common.h``).
+    """
+    if node.op_type != "TreeEnsembleClassifier" or one.voted.any(axis=0).sum() > 1:
+        return True
+    return bool((one.votes < 0).any() == (other.votes < 0).any())
+
+
+def is_of_trees(node: onnx.NodeProto, item: onnx.AttributeProto) -> bool:
+    """Whether an attribute holds nodes or votes; others say what is done with their sums."""
+    if item.name.startswith(("nodes_", "leaf_", "tree_", "membership_")):
+        return True
+    votes = {f"{prefix_of(node)}_{part}" for part in ("ids", "nodeids", "treeids", "weights")}
+    return item.name.removesuffix("_as_tensor") in votes
+
+
+def prefix_of(node: onnx.NodeProto) -> str:
+    """What the columns that leaves vote for are called in the names of attributes."""
+    return "class" if node.op_type == "TreeEnsembleClassifier" else "target"
 
 
 def _value(item: onnx.AttributeProto) -> Any:
+    """Without lists of Python's numbers where there may be millions."""
+    if item.name == "nodes_modes" and item.strings:
+        return np.fromiter((MODES[text] for text in item.strings), np.uint8, len(item.strings))
+    if item.type == onnx.AttributeProto.INTS:
+        return np.fromiter(item.ints, np.int64, len(item.ints))
+    if item.type == onnx.AttributeProto.FLOATS:
+        return np.fromiter(item.floats, np.float32, len(item.floats))
     value = helper.get_attribute_value(item)
     if isinstance(value, onnx.TensorProto):
         return numpy_helper.to_array(value)
-    if isinstance(value, bytes):
-        return value.decode()
-    if item.type == onnx.AttributeProto.STRINGS:
-        return np.asarray([text.decode() for text in value])
-    return np.asarray(value) if isinstance(value, list) else value
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _table(nodes: int, targets: int) -> Array:
@@ -96,7 +125,7 @@ def _read_3(found: Mapping[str, Any]) -> Ensemble:
     width = int(numbers.max()) + 1
     keys = trees * width + numbers
     order = np.argsort(keys, kind="stable")
-    mode = np.asarray([MODES[text] for text in found["nodes_modes"].tolist()], dtype=np.uint8)
+    mode = found["nodes_modes"]
 
     def place(wanted: Array) -> Array:
         at = np.searchsorted(keys, wanted, sorter=order)
@@ -170,99 +199,3 @@ def _read_5(found: Mapping[str, Any]) -> Ensemble:
         sums=found.get("aggregate_function", 1) in _SUM,
         members={int(n): part[:-1] for n, part in zip(sets, parts, strict=True)},
     )
-
-
-def _votes_names(node: onnx.NodeProto) -> tuple[str, ...]:
-    prefix = "class" if node.op_type == "TreeEnsembleClassifier" else "target"
-    return tuple(f"{prefix}_{part}" for part in ("ids", "nodeids", "treeids", "weights"))
-
-
-def _kind(node: onnx.NodeProto, *names: str) -> np.dtype[Any]:
-    """The element type in which a node holds its numbers."""
-    for item in node.attribute:
-        if item.name in names:
-            return numpy_helper.to_array(item.t).dtype
-    return np.dtype(np.float32)
-
-
-def _write_3(node: onnx.NodeProto, ensemble: Ensemble) -> dict[str, Any]:
-    """Hit rates, which change nothing, are left out."""
-    leaf = ensemble.leaf
-    number = np.arange(len(leaf)) - ensemble.roots[ensemble.tree]
-    names = {value: text for text, value in MODES.items()}
-    rows, columns = np.nonzero(ensemble.voted & leaf[:, np.newaxis])
-    ids, nodeids, treeids, weights = _votes_names(node)
-    attributes: dict[str, Any] = {
-        "nodes_treeids": ensemble.tree.tolist(),
-        "nodes_nodeids": number.tolist(),
-        "nodes_featureids": ensemble.feature.tolist(),
-        "nodes_modes": [names[mode] for mode in ensemble.mode.tolist()],
-        "nodes_truenodeids": np.where(leaf, 0, number[ensemble.left]).tolist(),
-        "nodes_falsenodeids": np.where(leaf, 0, number[ensemble.right]).tolist(),
-        ids: columns.tolist(),
-        nodeids: number[rows].tolist(),
-        treeids: ensemble.tree[rows].tolist(),
-    }
-    if ensemble.missing_left.any():
-        missing = ensemble.missing_left.astype(np.int64).tolist()
-        attributes["nodes_missing_value_tracks_true"] = missing
-    wide = _kind(node, "nodes_values_as_tensor")
-    for name, values in {
-        "nodes_values": ensemble.threshold, weights: ensemble.votes[rows, columns],
-    }.items():  # fmt: skip
-        if any(item.name == f"{name}_as_tensor" for item in node.attribute):
-            attributes[f"{name}_as_tensor"] = numpy_helper.from_array(values.astype(wide))
-        else:
-            attributes[name] = values.astype(np.float32).tolist()
-    return attributes
-
-
-def _write_5(node: onnx.NodeProto, ensemble: Ensemble) -> dict[str, Any]:
-    real = _kind(node, "nodes_splits")
-    ensemble = _without_bare_leaves(ensemble)
-    leaf = ensemble.leaf
-    inner = np.flatnonzero(~leaf)
-    number = np.where(leaf, np.cumsum(leaf), np.cumsum(~leaf)) - 1
-    left, right = ensemble.left[inner], ensemble.right[inner]
-    targets = np.argmax(ensemble.voted[leaf], axis=1)
-    weights = np.take_along_axis(ensemble.votes[leaf], targets[:, np.newaxis], 1)[:, 0]
-    members = [v for n in inner.tolist() if n in ensemble.members
-               for v in (*ensemble.members[n].tolist(), np.nan)]  # fmt: skip
-    missing = ensemble.missing_left[inner].astype(np.int64)
-    attributes: dict[str, Any] = {
-        "tree_roots": number[ensemble.roots].tolist(),
-        "nodes_featureids": ensemble.feature[inner].tolist(),
-        "nodes_modes": numpy_helper.from_array(ensemble.mode[inner]),
-        "nodes_splits": numpy_helper.from_array(ensemble.threshold[inner].astype(real)),
-        "nodes_truenodeids": number[left].tolist(),
-        "nodes_falsenodeids": number[right].tolist(),
-        "nodes_trueleafs": leaf[left].astype(np.int64).tolist(),
-        "nodes_falseleafs": leaf[right].astype(np.int64).tolist(),
-        "leaf_targetids": targets.tolist(),
-        "leaf_weights": numpy_helper.from_array(weights.astype(real)),
-    }
-    if missing.any():
-        attributes["nodes_missing_value_tracks_true"] = missing.tolist()
-    if members:
-        attributes["membership_values"] = numpy_helper.from_array(np.asarray(members, dtype=real))
-    return attributes
-
-
-def _without_bare_leaves(ensemble: Ensemble) -> Ensemble:
-    """Trees that are a single leaf, as a node with two equal leaves: version 5 needs nodes."""
-    bare = ensemble.roots[ensemble.leaf[ensemble.roots]]
-    if not len(bare):
-        return ensemble
-    size, more = len(ensemble.mode), np.arange(2 * len(bare))
-    copies = np.concatenate([np.arange(size), np.repeat(bare, 2)])
-    left, right, mode = (
-        values[copies] for values in (ensemble.left, ensemble.right, ensemble.mode)
-    )
-    mode[bare], left[bare], right[bare] = LEQ, size + more[::2], size + more[1::2]
-    grown = Ensemble(
-        tree=ensemble.tree[copies], mode=mode, feature=ensemble.feature[copies],
-        threshold=ensemble.threshold[copies], left=left, right=right,
-        missing_left=ensemble.missing_left[copies], votes=ensemble.votes[copies],
-        voted=ensemble.voted[copies], sums=ensemble.sums, members=ensemble.members,
-    )  # fmt: skip
-    return grown.rewired(left, right, ensemble.roots)

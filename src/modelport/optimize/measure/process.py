@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import selectors
 import subprocess
 import sys
@@ -18,18 +17,25 @@ import numpy as np
 from modelport.core.errors import EngineError
 from modelport.core.tensors import Array, Tensors
 from modelport.optimize.base import Variant
+from modelport.optimize.measure.worker import BUSY, NAMES
 
 _LAST_WORDS: Final = 500
 _END_SECONDS: Final = 5.0
 
 
-def save_rows(path: Path, rows: Tensors) -> None:
-    """Write inputs where workers read them."""
-    arrays: dict[str, Any] = {
-        name: array.astype(np.str_) if array.dtype == object else array
-        for name, array in rows.items()
-    }
-    np.savez(path, **arrays)
+def save_rows(folder: Path, rows: Tensors) -> None:
+    """Write inputs where workers read them: a file for each, which may be mapped to memory.
+
+    Texts are JSON: as NumPy has them, each would take as much as the longest.
+    """
+    folder.mkdir()
+    for index, array in enumerate(rows.values()):
+        if array.dtype.kind in "OU":
+            document = {"shape": array.shape, "texts": [str(text) for text in array.flat]}
+            (folder / f"{index}.json").write_text(json.dumps(document), encoding="utf-8")
+        else:
+            np.save(folder / f"{index}.npy", array)
+    (folder / NAMES).write_text(json.dumps(list(rows)))
 
 
 class Worker:
@@ -38,14 +44,13 @@ class Worker:
     Parameters
     ----------
     variant : Variant
-    engine : str
     threads : int
     folder : Path
         Where its files stand until it ends.
     cores : set of int
         On which it may run; empty: on all.
     seconds : float
-        How long one answer may take.
+        How long it may be silent; while it answers rows it says every second that it does.
 
     Raises
     ------
@@ -56,7 +61,6 @@ class Worker:
     def __init__(
         self,
         variant: Variant,
-        engine: str,
         threads: int,
         folder: Path,
         *,
@@ -71,15 +75,14 @@ class Worker:
         self._errors = (self._folder / "stderr").open("w+b")
         self._process = subprocess.Popen(  # noqa: S603 - our own program
             [
-                sys.executable, "-m", "modelport.optimize.measure.worker",
-                engine, str(model), str(threads),
+                # -P: nothing is imported from the folder that people happen to be in.
+                sys.executable, "-P", "-m", "modelport.optimize.measure.worker",
+                variant.engine, str(model), str(threads), ",".join(map(str, cores or ())),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
         )  # fmt: skip
-        if cores:
-            os.sched_setaffinity(self._process.pid, cores)
         try:
             self.load_seconds = float(self._read()["load"])
         except BaseException:
@@ -131,7 +134,7 @@ class Worker:
         return float(self._ask({"load": times})["load"])
 
     def peak_memory(self) -> int:
-        """Bytes."""
+        """Bytes that it had taken once it had answered the first rows, or after it was loaded."""
         return int(self._ask({"memory": True})["memory"])
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -152,6 +155,8 @@ class Worker:
                 self._process.kill()
                 raise EngineError(f"no answer after {self._seconds:.0f} s", where=self.variant.name)
         line = stdout.readline()
+        if line == BUSY:
+            return self._read()
         if not line:
             raise self._ended()
         found: dict[str, Any] = json.loads(line)
@@ -163,7 +168,8 @@ class Worker:
         """A process that ended by itself: of memory, or of a defect in the engine."""
         code = self._process.wait()
         self._errors.seek(0)
-        words = self._errors.read().decode(errors="replace").strip()[-_LAST_WORDS:]
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        words = lines[-1][-_LAST_WORDS:] if lines else ""
         why = f"signal {-code}" if code < 0 else f"exit code {code}"
         hint = "a process that is killed has usually taken too much memory" if code == -9 else ""
         return EngineError(

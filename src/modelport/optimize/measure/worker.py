@@ -1,18 +1,22 @@
-"""A process that holds one variant: ``python -m modelport.optimize.measure.worker ENGINE MODEL``.
+"""A process that holds one variant.
+
+``python -m modelport.optimize.measure.worker ENGINE MODEL THREADS CORES``
 
 It loads the model as a server does, and then answers one JSON line on stdout for each on stdin::
 
-    {"answer": "rows.npz", "to": "answers.npz", "batch": 64}
-    {"time": "rows.npz", "batch": 1, "times": 200}
+    {"answer": "rows", "to": "answers.npz", "batch": 64}
+    {"time": "rows", "batch": 1, "times": 200}
     {"load": 3}
     {"memory": true}
 
-An answer ``{"error": "…"}`` is the engine's own message. The process ends with stdin.
+An answer ``{"error": "…"}`` is the engine's own message; ``busy`` comes every second before the
+answer to many rows. The process ends with stdin.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from functools import cache
@@ -23,35 +27,70 @@ import numpy as np
 
 from modelport.adapters import find_adapter
 from modelport.core.errors import ModelportError
-from modelport.core.tensors import Array
+from modelport.core.tensors import Array, Tensors
 from modelport.engines.base import Engine, EngineOptions, LoadedModel
+
+#: What is said while an answer takes long.
+BUSY: Final = b"busy\n"
+#: Beside the arrays of a folder of rows: their names, in order.
+NAMES: Final = "names.json"
 
 _STATUS: Final = Path("/proc/self/status")
 
 
 def main() -> None:
     """Answer requests until stdin ends."""
-    engine: Engine = find_adapter("engine", sys.argv[1]).load()
-    model, options = Path(sys.argv[2]), EngineOptions(threads=int(sys.argv[3]))
+    name, model, threads, cores = sys.argv[1:]
+    if cores:  # before the engine starts threads
+        os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
+    parent = _Parent()
     try:
-        held = _Held(engine, model, options)
+        engine: Engine = find_adapter("engine", name).load()
+        held = _Held(engine, Path(model), EngineOptions(threads=int(threads)), parent)
     except ModelportError as error:
-        _say({"error": error.message})
+        parent.say({"error": error.message})
         return
-    _say({"load": held.load_seconds})
+    parent.say({"load": held.load_seconds})
     for line in sys.stdin:
         try:
-            _say(held.answer(json.loads(line)))
+            parent.say(held.answer(json.loads(line)))
         except ModelportError as error:
-            _say({"error": error.message})
+            parent.say({"error": error.message})
+
+
+class _Parent:
+    """Who reads stdout, which nobody else writes to: what engines print goes to stderr."""
+
+    def __init__(self) -> None:
+        self._stdout = os.fdopen(os.dup(1), "wb", buffering=0)
+        os.dup2(2, 1)
+        self._said = time.monotonic()
+
+    def say(self, answer: dict[str, Any]) -> None:
+        """An answer."""
+        self._write(json.dumps(answer).encode() + b"\n")
+
+    def busy(self) -> None:
+        """The answer takes some time."""
+        if time.monotonic() - self._said > 1:
+            self._write(BUSY)
+
+    def _write(self, line: bytes) -> None:
+        while line:  # a pipe may take a part
+            line = line[self._stdout.write(line) or 0 :]
+        self._said = time.monotonic()
 
 
 class _Held:
     """A loaded model, and what can be asked about it."""
 
-    def __init__(self, engine: Engine, model: Path, options: EngineOptions) -> None:
-        self._engine, self._model, self._options = engine, model, options
+    def __init__(
+        self, engine: Engine, model: Path, options: EngineOptions, parent: _Parent
+    ) -> None:
+        self._engine, self._model, self._options, self._parent = engine, model, options, parent
         self.load_seconds = self._load()
+        self._memory = _peak_memory()
+        self._ran = False
 
     def _load(self) -> float:
         start = time.perf_counter()
@@ -66,16 +105,18 @@ class _Held:
             return self._times(request["time"], request["batch"], request["times"])
         if "load" in request:
             return {"load": min(self._load() for _ in range(request["load"]))}
-        return {"memory": _peak_memory()}
+        return {"memory": self._memory}
 
     def _answers(self, rows: str, to: str, batch: int) -> dict[str, Any]:
         inputs = _read(rows)
         count = len(next(iter(inputs.values())))
-        parts = [
-            self._loaded.run({name: array[at : at + batch] for name, array in inputs.items()})
-            for at in range(0, count, batch)
-        ]
-        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        parts = []
+        for at in range(0, count, batch):
+            parts.append(self._loaded.run(_batch(inputs, at, batch)))
+            if not self._ran:  # from here on, rows and answers are most of it
+                self._memory, self._ran = _peak_memory(), True
+            self._parent.busy()
+        joined = {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
         arrays: dict[str, Any] = {
             name: array.astype(np.str_) if array.dtype == object else array
             for name, array in joined.items()
@@ -87,10 +128,8 @@ class _Held:
         inputs = _read(rows)
         count = len(next(iter(inputs.values())))
         batches = [
-            {name: np.take(array, range(at, at + batch), axis=0, mode="wrap")
-             for name, array in inputs.items()}
-            for at in range(0, max(1, min(count, 8 * batch)), batch)
-        ]  # fmt: skip
+            _batch(inputs, at, batch) for at in range(0, max(1, min(count, 8 * batch)), batch)
+        ]
         run, clock = self._loaded.run, time.perf_counter_ns
         laps = []
         for index in range(times):
@@ -101,13 +140,27 @@ class _Held:
         return {"nanoseconds": laps}
 
 
+def _batch(inputs: Tensors, at: int, count: int) -> dict[str, Array]:
+    """So many rows; behind the last one comes the first, since some models take no fewer."""
+    found = {}
+    for name, array in inputs.items():
+        found[name] = np.take(array, range(at, at + count), axis=0, mode="wrap")
+    return found
+
+
 @cache
-def _read(path: str) -> dict[str, Array]:
-    with np.load(path, allow_pickle=False) as archive:
-        return {
-            name: archive[name].astype(object) if archive[name].dtype.kind == "U" else archive[name]
-            for name in archive.files
-        }
+def _read(folder: str) -> dict[str, Array]:
+    """Inputs; numbers stay on disk until they are used."""
+    names = json.loads((Path(folder) / NAMES).read_text())
+    return {name: _read_one(Path(folder), index) for index, name in enumerate(names)}
+
+
+def _read_one(folder: Path, index: int) -> Array:
+    texts = folder / f"{index}.json"
+    if not texts.is_file():
+        return np.asanyarray(np.load(folder / f"{index}.npy", mmap_mode="r", allow_pickle=False))
+    document = json.loads(texts.read_text(encoding="utf-8"))
+    return np.array(document["texts"], dtype=object).reshape(document["shape"])
 
 
 def _peak_memory() -> int:
@@ -121,10 +174,6 @@ def _peak_memory() -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-def _say(answer: dict[str, Any]) -> None:
-    print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

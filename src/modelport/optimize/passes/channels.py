@@ -4,7 +4,7 @@ What is left is a smaller dense network, which every processor runs faster. Widt
 of 16, since those between are computed like the next one; channels that go together (residual
 sums, depthwise convolutions) go together. The least important ones go, see
 `modelport.optimize.reduce.widths`; then the network is trained on the original's answers to the
-rows at hand, without labels, see `modelport.optimize.train.distil`.
+rows at hand, see `modelport.optimize.train.distil`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from modelport.optimize.reduce.widths import (
     without_channels,
 )
 from modelport.optimize.session import Probe
+from modelport.optimize.train.clock import Allowance
 from modelport.optimize.train.graph import Moments
-from modelport.optimize.train.prunable import LEAST_SAVED, prunable
-from modelport.optimize.train.source import lesson_for, train
+from modelport.optimize.train.lesson import lesson_of
+from modelport.optimize.train.prunable import LEAST_SAVED, Prunable, prunable
+from modelport.optimize.train.trainings import Plan, train_in_turn
 
 #: Shares of the multiplications that are left.
 _SHARES: Final = (0.25, 0.5, 0.75)
@@ -52,42 +54,39 @@ class ChannelsPass:
 
     def variants(self, subject: Subject, report: Progress) -> Iterator[Variant]:
         """See `modelport.optimize.base.Pass.variants`."""
+        allowance = Allowance(subject.deadline)
         work = prunable(subject)
-        source, labels = work.source, work.labels
-        lesson = lesson_for(subject, source)
-        rows = {name: array[:_IMPORTANCE_ROWS] for name, array in subject.rows.items()}
-        weights = importance(source.model, labels, source.observed, rows)
-        moments = source.moments(subject)
-        seen: set[frozenset[int]] = set()
-        for share in _SHARES:
-            ratio = ratio_for(share, work.groups, weights, labels, source.costs, source.model)
-            gone = narrower(work.groups, weights, ratio)
-            left = cost_without(labels, source.costs, source.model, gone) / source.total
-            if gone in seen or left > 1 - LEAST_SAVED:
-                continue
-            seen.add(gone)
-            model, kept = without_channels(source.model, labels, gone)
-            _check(model, subject)
-            widths = {name: int(mask.sum()) for name, mask in kept.items()}
-            report(f"  {left:.0%} of the multiplications, widths {list(widths.values())}")
-            norms = {
-                name: Moments(found.mean[kept[name]], found.deviation[kept[name]])
-                for name, found in moments.items()
-                if name in kept
-            }
-            try:
-                taught = train(
-                    model, lesson, report, deadline=subject.deadline, norms=norms, changed=1 - left
-                )
-            except UnsupportedError as error:
-                if len(seen) == 1:
-                    raise
-                report(f"  no more: {error.message}")
-                return
-            yield subject.variant.then(
-                f"channels, {left:.0%}", serialize(taught.model), multiplications=round(left, 4),
-                widths=widths, steps=taught.steps, loss=taught.after,
-            )  # fmt: skip
+        lesson = lesson_of(subject, work.source.total)
+        for plan, model, detail in train_in_turn(_plans(work, subject), lesson, allowance, report):
+            yield subject.variant.then(plan.name, serialize(model), **detail)
+
+
+def _plans(work: Prunable, subject: Subject) -> Iterator[Plan]:
+    """Narrower networks, the smallest first."""
+    source, labels = work.source, work.labels
+    rows = {name: array[:_IMPORTANCE_ROWS] for name, array in subject.rows.items()}
+    weights = importance(source.model, labels, source.observed, rows)
+    moments = source.moments(subject)
+    seen: set[frozenset[int]] = set()
+    for share in _SHARES:
+        ratio = ratio_for(share, work.groups, weights, labels, source.costs, source.model)
+        gone = narrower(work.groups, weights, ratio)
+        left = cost_without(labels, source.costs, source.model, gone) / source.total
+        if gone in seen or left > 1 - LEAST_SAVED:
+            continue
+        seen.add(gone)
+        model, kept = without_channels(source.model, labels, gone)
+        _check(model, subject)
+        norms = {
+            name: Moments(found.mean[kept[name]], found.deviation[kept[name]])
+            for name, found in moments.items()
+            if name in kept
+        }
+        widths = {name: int(mask.sum()) for name, mask in kept.items()}
+        yield Plan(
+            f"channels, {left:.0%}", model, norms, changed=1 - left,
+            detail={"multiplications": round(left, 4), "widths": widths},
+        )  # fmt: skip
 
 
 def _check(model: onnx.ModelProto, subject: Subject) -> None:

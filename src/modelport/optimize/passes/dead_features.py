@@ -17,7 +17,9 @@ from modelport.optimize.classic.scalers import fold_scalers
 from modelport.optimize.classic.widths import widths_of
 from modelport.optimize.onnx_graph import operators, parse, serialize
 
-_WHAT_ENDS_COLUMNS = frozenset({*LINEAR, *OPERATORS, "MatMul", "Gemm"})
+_PRODUCTS = frozenset({"MatMul", "Gemm"})
+_WHAT_ENDS_COLUMNS = frozenset({*LINEAR, *OPERATORS, *_PRODUCTS})
+_MAKES_COLUMNS = frozenset({"Scaler", "OneHotEncoder", "TfIdfVectorizer", "Imputer"})
 
 
 class DeadFeaturesPass:
@@ -32,8 +34,9 @@ class DeadFeaturesPass:
         found = operators(parse(subject.variant.model))
         if not found & _WHAT_ENDS_COLUMNS:
             return "no linear model and no trees"
-        classic = {"Scaler", "OneHotEncoder", "TfIdfVectorizer", "Imputer", *LINEAR, *OPERATORS}
-        return "" if found & classic else "no pipeline with columns"
+        if found & {*LINEAR, *_MAKES_COLUMNS} or (found & set(OPERATORS) and found & _PRODUCTS):
+            return ""
+        return "no pipeline with columns"
 
     def variants(self, subject: Subject, report: Progress) -> Iterator[Variant]:
         """See `modelport.optimize.base.Pass.variants`."""
@@ -45,7 +48,10 @@ class DeadFeaturesPass:
         if not folded and not gone and not shared:
             raise UnsupportedError("no column can be left out, and no scaler stands before a model")
         dead = sum(gone.values())
-        report(f"  {dead} columns are not used; {folded} scalers are folded")
+        report(
+            f"  {dead} columns are not used; {folded} scalers are folded; {shared} models of two "
+            "labels need one row of weights"
+        )
         yield subject.variant.then(
-            "dead-features", serialize(graph.tidied()), columns=gone, scalers=folded
+            "dead-features", serialize(graph.tidied()), columns=gone, scalers=folded, shared=shared
         )

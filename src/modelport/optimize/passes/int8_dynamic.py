@@ -20,22 +20,20 @@ from modelport.core.errors import UnsupportedError
 from modelport.core.quiet import quiet_stderr
 from modelport.core.tensors import Tensors
 from modelport.optimize.base import NUMBERS, Progress, Subject, Variant
-from modelport.optimize.onnx_graph import at_least, operators, parse, scopes, serialize
-from modelport.optimize.quantize.dynamic import (
-    Plan,
-    observe_products,
-    products,
-    quantize_dynamically,
-    smoothing,
-    tables,
+from modelport.optimize.onnx_graph import (
+    QUANTIZED,
+    at_least,
+    operators,
+    parse,
+    scopes,
+    serialize,
 )
+from modelport.optimize.quantize.dynamic import Plan, quantize_dynamically
+from modelport.optimize.quantize.products import observe_products, products, tables
+from modelport.optimize.quantize.smoothing import smoothing
 from modelport.optimize.session import simplified
 
 _MATRICES: Final = frozenset({"MatMul", "Gemm", "LSTM", "GRU"})
-_QUANTIZED: Final = frozenset(
-    {"DequantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger",
-     "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulNBits"}
-)  # fmt: skip
 #: DynamicQuantizeLinear came with it.
 _OPSET: Final = 11
 _ROWS: Final = 64
@@ -52,7 +50,7 @@ class Int8DynamicPass:
     def refuses(self, subject: Subject) -> str:
         """See `modelport.optimize.base.Pass.refuses`."""
         found = operators(parse(subject.variant.model))
-        if found & _QUANTIZED:
+        if found & QUANTIZED:
             return "it is quantized already"
         return "" if found & _MATRICES else "no matrix products"
 

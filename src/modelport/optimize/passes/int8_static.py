@@ -1,8 +1,9 @@
 """Activations as uint8 and weights as int8, with ranges from calibration rows.
 
-Weights are rounded so that their errors cancel, biases move the means back, and the nodes that
-lose most are left in float32, one after the other, until the labels of the calibration rows are
-inside the budget. See `modelport.optimize.quantize.static` for the formulas.
+Weights are rounded so that their errors cancel; biases move the means back, and scales what has
+shrunk; the nodes that lose most are left in float32, one after the other, until the labels of the
+calibration rows are inside the budget. See `modelport.optimize.quantize` for the formulas: static,
+ranges, rounding, correction.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +22,8 @@ from onnx import numpy_helper
 from modelport.core.errors import UnsupportedError
 from modelport.core.tensors import Array, Tensors
 from modelport.optimize.base import NUMBERS, Progress, Subject, Variant
-from modelport.optimize.onnx_graph import operators, parse, serialize, weights
-from modelport.optimize.quantize.correction import correct_biases
+from modelport.optimize.onnx_graph import QUANTIZED, operators, parse, serialize, weights
+from modelport.optimize.quantize.correction import correct
 from modelport.optimize.quantize.ranges import METHODS, Range, observe
 from modelport.optimize.quantize.rounding import Rounder
 from modelport.optimize.quantize.static import (
@@ -33,26 +34,24 @@ from modelport.optimize.quantize.static import (
 )
 from modelport.optimize.session import served
 
-#: Rows that ranges are observed on; for roundings, corrections and comparisons fewer are enough.
-_CALIBRATION_ROWS: Final = 128
-_ROUNDING_ROWS: Final = 64
-_COMPARED_ROWS: Final = 48
-_HISTOGRAM_ROWS: Final = 16
+#: Rows that ranges are observed on, at least and at most; for histograms, roundings, corrections
+#: and comparisons fewer are enough. In between: as many as take so many bytes in one tensor.
+_MANY: Final = (64, 512)
+_SOME: Final = (16, 256)
+_BYTES: Final = 2**28
 #: Nodes that are tried in float32: the first ones, the last one, and those with the widest weights.
 _SUSPECTS: Final = 6
 _MOST_LEFT: Final = 4
-#: Channels from which on a first convolution gains by bytes.
+#: A network starts narrow with convolutions of fewer inputs per output than this, or of no more
+#: outputs than that; this many of them at most.
 _NARROW: Final = 4
+_FEW: Final = 16
+_START: Final = 3
 #: A node has to take away this share of the noise to be worth it, and a method, which cuts off
 #: what a few calibration rows do not have but others may, this one.
 _WORTH: Final = 0.03
-_WORTH_CUTTING: Final = 0.15
+_WORTH_CUTTING: Final = 0.1
 _SECONDS: Final = 120.0
-
-_QUANTIZED: Final = frozenset(
-    {"DequantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger",
-     "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulNBits"}
-)  # fmt: skip
 
 
 class Int8StaticPass:
@@ -67,7 +66,7 @@ class Int8StaticPass:
         """See `modelport.optimize.base.Pass.refuses`."""
         model = parse(subject.variant.model)
         found = operators(model)
-        if found & _QUANTIZED:
+        if found & QUANTIZED:
             return "it is quantized already"
         if _attends(model):
             return "transformers have outliers that one range for all rows loses: int8-dynamic"
@@ -78,10 +77,10 @@ class Int8StaticPass:
         work = _prepare(subject, report)
         plain, loss = work.finished(())
         yield subject.variant.then("int8-static", serialize(plain), **work.told(()))
-        left: list[str] = []
-        if _has_narrow_stem(work):
-            left = [work.nodes[0].name]
-            yield self._mixed(subject, work, left)[0]
+        left = list(work.start)
+        if left:
+            mixed, loss = self._mixed(subject, work, left)
+            yield mixed
         if loss <= subject.max_drop / 2:
             return
         best = work.noise(left)
@@ -115,6 +114,7 @@ class _Work:
     expected: Tensors
     narrow: bool
     deadline: float
+    start: Sequence[str]
     method: str = "minmax"
 
     def quantized(self, left_float: Sequence[str], method: str = "") -> onnx.ModelProto:
@@ -132,7 +132,7 @@ class _Work:
     def finished(self, left_float: Sequence[str]) -> tuple[onnx.ModelProto, float]:
         """With corrected biases, and the share of the calibration rows that it loses."""
         model = self.quantized(left_float)
-        correct_biases(self.source, model, self.nodes, self.rows, deadline=self.deadline)
+        correct(self.source, model, self.nodes, self.rows)
         return model, _loss(self.expected, served(model, self.rows))
 
     def told(self, left_float: Sequence[str]) -> dict[str, object]:
@@ -148,39 +148,60 @@ def _prepare(subject: Subject, report: Progress) -> _Work:
     source = source_graph(subject.variant.model)
     nodes = weighted_nodes(source)
     if not nodes:
-        raise UnsupportedError("no convolution or matrix with constant weights outside branches")
+        raise UnsupportedError(
+            "no convolution or matrix with constant float32 weights outside branches"
+        )
     deadline = min(subject.deadline, time.monotonic() + _SECONDS)
-    ranges = observe(
-        source, activations(source), _first(subject.rows, _CALIBRATION_ROWS),
-        histograms=_HISTOGRAM_ROWS,
-    )  # fmt: skip
+    many, some = _limited(source, subject.rows)
+    count = len(next(iter(some.values())))
+    ranges = observe(source, activations(source), many, histograms=count)
     if not ranges:
         raise UnsupportedError("no finite activations on the calibration rows")
     report(f"  ranges of {len(ranges)} tensors, {len(nodes)} nodes with weights")
-    rounder = Rounder(source, nodes, _first(subject.rows, _ROUNDING_ROWS), deadline=deadline)
-    rows = _first(subject.rows, _COMPARED_ROWS)
+    rounder = Rounder(source, nodes, some, deadline=deadline)
     work = _Work(
-        source, nodes, ranges, rounder, rows, served(source, rows), not _multiplies_bytes(),
-        deadline,
+        source, nodes, ranges, rounder, some, served(source, some), not _multiplies_bytes(),
+        deadline, _narrow_start(source, nodes),
     )  # fmt: skip
-    method, least = "minmax", work.noise(())
+    method, least = "minmax", work.noise(work.start)
     for other in METHODS[1:]:
-        noise = work.noise((), other)
+        if time.monotonic() > deadline:
+            break
+        noise = work.noise(work.start, other)
         if noise < least * (1 - _WORTH_CUTTING):
             method, least = other, noise
     report(f"  calibration by {method}")
-    return _Work(**{**vars(work), "method": method})
+    return replace(work, method=method)
 
 
-def _has_narrow_stem(work: _Work) -> bool:
-    """Whether the first node is a convolution of a few channels, as of colours.
+def _limited(source: onnx.ModelProto, rows: Tensors) -> tuple[Tensors, Tensors]:
+    """Many rows and some, as memory has them."""
+    one = {name: array[:1] for name, array in rows.items()}
+    sizes = [item.size for item in observe(source, activations(source), one, histograms=0).values()]
+    able = _BYTES // max([1, *sizes])
+    many, some = int(np.clip(2 * able, *_MANY)), int(np.clip(able, *_SOME))
+    return (
+        {name: array[:many] for name, array in rows.items()},
+        {name: array[:some] for name, array in rows.items()},
+    )
 
-    Bytes are multiplied four at a time, so it is no faster with them, and it is where most of
-    the noise comes from.
+
+def _narrow_start(source: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> list[str]:
+    """The first nodes, where they are convolutions of few channels: of colours, of each channel.
+
+    Bytes are multiplied four at a time, so these are no faster with them, images are large there,
+    and it is where most of the noise comes from.
     """
-    first = work.nodes[0]
-    constants = {item.name: item for item in work.source.graph.initializer}
-    return first.op_type == "Conv" and constants[first.input[1]].dims[1] < _NARROW
+    constants = {item.name: item for item in source.graph.initializer}
+    found: list[str] = []
+    for node in nodes[:_START]:
+        if node.op_type != "Conv":
+            break
+        outputs, inputs = constants[node.input[1]].dims[:2]
+        if inputs >= _NARROW and (not found or outputs > _FEW):
+            break
+        found.append(node.name)
+    return found
 
 
 def _ranked(work: _Work, left: Sequence[str], report: Progress) -> list[str]:
@@ -215,23 +236,34 @@ def _spread(weight: Array) -> float:
 
 
 def _noise(expected: Tensors, found: Tensors) -> float:
-    """The error's share of the signal, 1 / SQNR, without the mean, which biases move back."""
+    """The error's share of what differs between rows, without what corrections move back.
+
+    That is the means of the outputs, and one factor for all of an output.
+    """
     signal = error = 0.0
     for name, array in expected.items():
-        if array.dtype.kind == "f":
-            wide = array.astype(np.float64)
-            off = wide - found[name]
-            signal += float(np.sum(wide**2))
-            error += float(np.sum((off - off.mean(axis=0)) ** 2))
+        if array.dtype.kind == "f" and array.ndim:
+            wanted, got = _centred(array), _centred(found[name])
+            slope = np.sum(wanted * got) / max(float(np.sum(got**2)), 1e-30)
+            signal += float(np.sum(wanted**2))
+            error += float(np.sum((wanted - slope * got) ** 2))
     return error / max(signal, 1e-30)
 
 
+def _centred(array: Array) -> Array:
+    wide = array.astype(np.float64)
+    found: Array = wide - wide.mean(axis=0)
+    return found
+
+
 def _loss(expected: Tensors, found: Tensors) -> float:
-    """Rows with another label, for answers that look like scores of labels; else the noise."""
+    """Rows with another label, for answers that look like scores of labels; else 1 - R^2."""
     first = next((name for name, array in expected.items() if array.dtype.kind == "f"), "")
     if first and expected[first].ndim == 2 and expected[first].shape[1] > 1:
         return float(np.mean(expected[first].argmax(axis=1) != found[first].argmax(axis=1)))
-    return _noise(expected, found)
+    floats = [name for name, array in expected.items() if array.dtype.kind == "f" and array.ndim]
+    error = sum(float(np.sum((expected[one] - found[one]).astype(float) ** 2)) for one in floats)
+    return error / max(sum(float(np.sum(_centred(expected[one]) ** 2)) for one in floats), 1e-30)
 
 
 def _attends(model: onnx.ModelProto) -> bool:
@@ -249,7 +281,3 @@ def _multiplies_bytes() -> bool:
         return True
     path = Path("/proc/cpuinfo")
     return not path.is_file() or "vnni" in path.read_text(encoding="utf-8", errors="replace")
-
-
-def _first(rows: Tensors, count: int) -> Tensors:
-    return {name: array[:count] for name, array in rows.items()}

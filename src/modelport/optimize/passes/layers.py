@@ -1,8 +1,8 @@
 """Removes whole blocks: residual blocks, halves of encoder layers.
 
 Those go first whose input and output are most alike on the rows at hand, see
-`modelport.optimize.reduce.blocks`; what is left learns the original's answers again, without
-labels, see `modelport.optimize.train.distil`.
+`modelport.optimize.reduce.blocks`; what is left learns the original's answers again, see
+`modelport.optimize.train.distil`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from modelport.core.errors import ModelportError, UnsupportedError
 from modelport.optimize.base import REDUCE, Progress, Subject, Variant
 from modelport.optimize.onnx_graph import serialize
 from modelport.optimize.reduce.blocks import Block, alikeness, blocks_of, without_blocks
-from modelport.optimize.train.source import Source, lesson_for, source_of, train
+from modelport.optimize.train.clock import Allowance
+from modelport.optimize.train.lesson import lesson_of
+from modelport.optimize.train.source import Source, source_of
+from modelport.optimize.train.trainings import Plan, train_in_turn
 
 #: Shares of the multiplications that are left, at most.
 _SHARES: Final = (0.5, 0.75)
@@ -57,45 +60,39 @@ class LayersPass:
 
     def variants(self, subject: Subject, report: Progress) -> Iterator[Variant]:
         """See `modelport.optimize.base.Pass.variants`."""
+        allowance = Allowance(subject.deadline)
         work = _work(subject)
-        model = work.source.model
-        rows = {name: array[:_COMPARED_ROWS] for name, array in subject.rows.items()}
-        alike = alikeness(model, work.blocks, rows)
-        order = sorted(work.blocks, key=lambda block: -alike[block])
-        report(f"  {len(order)} blocks, alike from {alike[order[-1]]:.3f} to {alike[order[0]]:.3f}")
-        lesson = lesson_for(subject, work.source)
-        moments = work.source.moments(subject)
-        seen: set[int] = set()
-        for share in _SHARES:
-            count = _enough(work, order, share)
-            smaller = without_blocks(model, order[:count])
-            left = work.cost(smaller)
-            if count in seen or left > 1 - _LEAST_SAVED:
-                continue
-            seen.add(count)
-            report(f"  without {count} of {len(order)} blocks: {left:.0%} of the multiplications")
-            names = {node.name for node in smaller.graph.node}
-            norms = {name: found for name, found in moments.items() if name in names}
-            try:
-                taught = train(
-                    smaller,
-                    lesson,
-                    report,
-                    deadline=subject.deadline,
-                    norms=norms,
-                    changed=1 - left,
-                )
-            except UnsupportedError as error:
-                if len(seen) == 1:
-                    raise
-                report(f"  no more: {error.message}")
-                return
-            yield subject.variant.then(
-                f"layers, without {count}", serialize(taught.model),
-                multiplications=round(left, 4), removed=[block.end for block in order[:count]],
-                alike=[round(alike[block], 4) for block in order[:count]],
-                steps=taught.steps, loss=taught.after,
-            )  # fmt: skip
+        lesson = lesson_of(subject, work.source.total)
+        for plan, model, detail in train_in_turn(_plans(work, subject), lesson, allowance, report):
+            yield subject.variant.then(plan.name, serialize(model), **detail)
+
+
+def _plans(work: _Work, subject: Subject) -> Iterator[Plan]:
+    """Networks with fewer blocks, the smallest first."""
+    model = work.source.model
+    rows = {name: array[:_COMPARED_ROWS] for name, array in subject.rows.items()}
+    alike = alikeness(model, work.blocks, rows)
+    order = sorted(work.blocks, key=lambda block: -alike[block])
+    moments = work.source.moments(subject)
+    seen: set[int] = set()
+    for share in _SHARES:
+        count = _enough(work, order, share)
+        smaller = without_blocks(model, order[:count])
+        left = work.cost(smaller)
+        if count in seen or left > 1 - _LEAST_SAVED:
+            continue
+        seen.add(count)
+        names = {node.name for node in smaller.graph.node}
+        norms = {name: found for name, found in moments.items() if name in names}
+        yield Plan(
+            f"layers, without {count}", smaller, norms, changed=1 - left,
+            detail={
+                "multiplications": round(left, 4),
+                "blocks": len(order),
+                "removed": [block.end for block in order[:count]],
+                "alike": [round(alike[block], 4) for block in order[:count]],
+            },
+        )  # fmt: skip
 
 
 def _work(subject: Subject) -> _Work:
@@ -110,7 +107,7 @@ def _work(subject: Subject) -> _Work:
 
 
 def _enough(work: _Work, order: Sequence[Block], share: float) -> int:
-    """How many have to go, so that at most the share is left; one block always stays."""
+    """How many have to go, so that at most the share is left; of several blocks one stays."""
     most = max(len(order) - 1, 1)
     for count in range(1, most):
         if work.cost(without_blocks(work.source.model, order[:count])) <= share:

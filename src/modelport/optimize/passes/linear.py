@@ -13,11 +13,13 @@ from typing import Final
 import numpy as np
 import onnx
 
+from modelport.core.errors import UnsupportedError
 from modelport.core.tensors import Array, Tensors
 from modelport.optimize.base import REDUCE, Progress, Subject, Variant
 from modelport.optimize.classic import support
 from modelport.optimize.classic.columns import LINEAR, Graph
 from modelport.optimize.classic.dead import without_dead_columns
+from modelport.optimize.classic.fewer_vectors import enough, representatives, shrunk
 from modelport.optimize.classic.linear import Linear, linear_models, share_rows
 from modelport.optimize.classic.ridge import closeness, refitted
 from modelport.optimize.classic.seen import seen
@@ -62,6 +64,11 @@ class LinearPass:
             if len(content) < len(same) and content not in made:
                 made.add(content)
                 yield subject.variant.then(f"linear, {name}", content)
+        if len(made) == 1:
+            raise UnsupportedError(
+                f"nothing to leave out: fewer than {_FEWEST_COLUMNS} columns or "
+                f"{_FEWEST_VECTORS} vectors, or too few rows to fit the others to"
+            )
 
 
 def _machines(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -151,13 +158,13 @@ def _with_fewer_vectors(
     before = [support.merged(support.read(node)) for node in nodes]
     count = len(next(iter(rows.values())))
     total = sum(len(one.vectors) for one in before)
-    if not support.enough(count) or total < _FEWEST_VECTORS:
+    if not enough(count) or total < _FEWEST_VECTORS:
         return
     report(f"  {total:,} support vectors, equal ones counted once")
     matrices = seen(model, rows, [node.input[0] for node in nodes])
     matrix = [matrices[node.input[0]].astype(np.float64) for node in nodes]
     wanted = [one.decisions(part) for one, part in zip(before, matrix, strict=True)]
-    orders = [support.representatives(one) for one in before]
+    orders = [representatives(one) for one in before]
     for share in _VECTORS:
         if time.monotonic() > deadline:
             return
@@ -166,7 +173,7 @@ def _with_fewer_vectors(
         for place, node in enumerate(_machines(copy)):
             machine = before[place]
             most = max(int(share * len(machine.vectors)), int(machine.classes[-1]) + 1)
-            part = support.shrunk(machine, orders[place][:most], matrix[place], wanted[place])
+            part = shrunk(machine, orders[place][:most], matrix[place], wanted[place])
             left += len(part.vectors)
             support.write(node, part)
         yield f"{left:,} of {total:,} vectors", serialize(copy)

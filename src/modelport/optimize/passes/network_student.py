@@ -2,7 +2,7 @@
 
 For recurrent networks and graphs with operators that training does not know: the student knows
 nothing of the graph but rows and answers. Rows of numbers get a perceptron, sequences and images
-small convolutional networks; all without labels, see `modelport.optimize.train.distil`. Of a model
+small convolutional networks; see `modelport.optimize.train.distil`. Of a model
 whose channels can be removed, what is left of itself is the better student.
 """
 
@@ -16,11 +16,12 @@ import numpy as np
 from modelport.core.errors import ModelportError, UnsupportedError
 from modelport.optimize.base import REDUCE, Progress, Subject, Variant
 from modelport.optimize.onnx_graph import operators, parse, serialize
+from modelport.optimize.train.clock import Allowance
 from modelport.optimize.train.graph import Moments, normalizable
 from modelport.optimize.train.lesson import lesson_of
 from modelport.optimize.train.prunable import prunable
-from modelport.optimize.train.source import train
 from modelport.optimize.train.student import student_of
+from modelport.optimize.train.trainings import Plan, train_in_turn
 
 _WIDTHS: Final = (32, 64)
 #: What learns from scratch needs more than what is left of a trained network.
@@ -60,24 +61,26 @@ class NetworkStudentPass:
 
     def variants(self, subject: Subject, report: Progress) -> Iterator[Variant]:
         """See `modelport.optimize.base.Pass.variants`."""
-        lesson = lesson_of(subject.variant.model, subject.rows, subject.answers, _ASSUMED_COST)
-        for width in _WIDTHS:
-            model = student_of(subject, width)
-            if len(serialize(model)) > _LARGEST * len(subject.variant.model):
-                return
-            report(f"  a student {width} wide")
-            widths = {item.name: item.dims[0] for item in model.graph.initializer}
-            norms = {
-                node.name: Moments(
-                    np.zeros(widths[node.input[1]], np.float32),
-                    np.ones(widths[node.input[1]], np.float32),
-                )
-                for node in normalizable(model)
-            }
-            taught = train(model, lesson, report, deadline=subject.deadline, norms=norms)
-            if not taught.steps:
+        allowance = Allowance(subject.deadline)
+        lesson = lesson_of(subject, _ASSUMED_COST)
+        for plan, model, detail in train_in_turn(_plans(subject), lesson, allowance, report):
+            if not detail["steps"]:
                 raise UnsupportedError("a student learned nothing of its answers")
-            yield subject.variant.then(
-                f"network-student, {width} wide", serialize(taught.model), width=width,
-                steps=taught.steps, loss=taught.after,
-            )  # fmt: skip
+            yield subject.variant.then(plan.name, serialize(model), **detail)
+
+
+def _plans(subject: Subject) -> Iterator[Plan]:
+    """Students, the smallest first."""
+    for width in _WIDTHS:
+        model = student_of(subject, width)
+        if len(serialize(model)) > _LARGEST * len(subject.variant.model):
+            return
+        widths = {item.name: item.dims[0] for item in model.graph.initializer if item.dims}
+        norms = {
+            node.name: Moments(
+                np.zeros(widths[node.input[1]], np.float32),
+                np.ones(widths[node.input[1]], np.float32),
+            )
+            for node in normalizable(model)
+        }
+        yield Plan(f"network-student, {width} wide", model, norms, detail={"width": width})

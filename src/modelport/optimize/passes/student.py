@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import onnx
 from sklearn.ensemble import HistGradientBoostingRegressor
+from threadpoolctl import threadpool_limits
 
 from modelport.core.errors import UnsupportedError
 from modelport.core.tensors import Array, Tensors
@@ -37,6 +38,12 @@ _SIZES: Final = ((200, 31), (60, 15), (20, 8))
 _FEWEST_ROWS: Final = 60
 _MOST_ROWS: Final = 12_000
 _MOST_TARGETS: Final = 20
+#: Of a graph for each leaf, with the comparison above it.
+_BYTES: Final = 20
+#: Numbers that learners look at, over all rounds: about half a minute.
+_MOST_WORK: Final = 3_000_000_000
+#: Bytes of a model that is loaded once more, to be asked about mixed rows: it takes ten times that.
+_MOST_ASKED: Final = 30_000_000
 #: Mixed rows for each row, and the chance that a column comes from another row.
 _MIXED: Final = 5
 _CHANCE: Final = 0.2
@@ -69,26 +76,57 @@ class StudentPass:
         model = parse(subject.variant.model)
         teacher = teacher_of(model, subject.answers)
         rows = {name: array[:_MOST_ROWS] for name, array in subject.rows.items()}
-        table, targets = _lesson(model, teacher, rows)
-        report(f"  {len(table):,} rows to learn from, {teacher.targets.shape[1]} scores")
         most = len(subject.variant.model)
-        for rounds, leaves in _SIZES:
-            if time.monotonic() > subject.deadline:
-                return
-            content = _boosted(teacher, table, targets, rounds, leaves)
+        table, targets = _lesson(model, teacher, rows, mixed=most <= _MOST_ASKED)
+        report(f"  {len(table):,} rows to learn from, {teacher.targets.shape[1]} scores")
+        smaller = 0
+        for name, content in _students(teacher, table, targets, most, subject.deadline, report):
             if len(content) < most:
-                yield subject.variant.then(
-                    f"student, {rounds} trees of {leaves} leaves", content,
-                    rounds=rounds, leaves=leaves, rows=len(table),
-                )  # fmt: skip
-        if np.isfinite(table).all():
-            content = _linear(teacher, table[: len(teacher.targets)], teacher.targets)
-            if len(content) < most:
-                yield subject.variant.then("student, linear", content, rows=len(table))
+                smaller += 1
+                yield subject.variant.then(f"student, {name}", content, rows=len(table))
+        if not smaller:
+            raise UnsupportedError(f"no student is smaller than its {most:,} bytes")
 
 
-def _lesson(model: onnx.ModelProto, teacher: Teacher, rows: Tensors) -> tuple[Array, Array]:
+def _students(
+    teacher: Teacher, table: Array, targets: Array, most: int, deadline: float, report: Progress
+) -> Iterator[tuple[str, bytes]]:
+    """The best first."""
+    for rounds, leaves in _SIZES:
+        if time.monotonic() > deadline:
+            return
+        if rounds * leaves * targets.shape[1] * _BYTES > most:
+            continue  # it would be larger than the original
+        work = table.size * targets.shape[1] * rounds
+        if work > _MOST_WORK:
+            report(f"  {rounds} trees for each score would take {work:,} steps: too long")
+            continue
+        yield (
+            f"{rounds} trees of {leaves} leaves",
+            _boosted(teacher, table, targets, rounds, leaves),
+        )
+    count = min(len(teacher.targets), len(table))
+    if np.isfinite(table).all():
+        yield "linear", _linear(teacher, table[:count], targets[:count])
+
+
+def _lesson(
+    model: onnx.ModelProto, teacher: Teacher, rows: Tensors, *, mixed: bool
+) -> tuple[Array, Array]:
     """The rows with the original's scores, and mixed ones behind them."""
+    tables, targets = [table_of(model, rows)], [teacher.targets[:_MOST_ROWS]]
+    if mixed:
+        probe = Probe(model, [], optimize=True)
+        for part in batches(model, _mixed(rows), _BATCH):
+            tables.append(table_of(model, part))
+            targets.append(teacher.learned(probe.run(part, [teacher.scores])))
+    table, target = np.concatenate(tables), np.concatenate(targets)
+    fine = np.isfinite(target).all(axis=1)
+    return table[fine], target[fine]
+
+
+def _mixed(rows: Tensors) -> Tensors:
+    """Rows with some columns of others."""
     random = np.random.default_rng(_SEED)
     count = len(next(iter(rows.values())))
     mixed: dict[str, list[Array]] = {name: [] for name in rows}
@@ -97,16 +135,7 @@ def _lesson(model: onnx.ModelProto, teacher: Teacher, rows: Tensors) -> tuple[Ar
         for name, array in rows.items():
             swap = random.random(array.shape) < _CHANCE
             mixed[name].append(np.where(swap, array[other], array))
-    more = {name: np.concatenate(parts) for name, parts in mixed.items() if parts}
-    tables, targets = [table_of(model, rows)], [teacher.targets[:count]]
-    if more:
-        probe = Probe(model, [], optimize=True)
-        for part in batches(model, more, _BATCH):
-            tables.append(table_of(model, part))
-            targets.append(teacher.learned(probe.run(part, [teacher.scores])))
-    table, target = np.concatenate(tables), np.concatenate(targets)
-    fine = np.isfinite(target).all(axis=1)
-    return table[fine], target[fine]
+    return {name: np.concatenate(parts) for name, parts in mixed.items()}
 
 
 def _boosted(teacher: Teacher, table: Array, targets: Array, rounds: int, leaves: int) -> bytes:
@@ -116,7 +145,8 @@ def _boosted(teacher: Teacher, table: Array, targets: Array, rounds: int, leaves
             max_iter=rounds, max_leaf_nodes=leaves, min_samples_leaf=5, early_stopping=False,
             learning_rate=min(0.3, 10 / rounds), l2_regularization=1.0, random_state=_SEED,
         )  # fmt: skip
-        with warnings.catch_warnings():
+        # One thread: where others use the cores too, several wait for each other most of the time.
+        with warnings.catch_warnings(), threadpool_limits(1, "openmp"):
             warnings.simplefilter("ignore")  # about constants, and about cores that it counts
             learner.fit(table, targets[:, column])
         grown = [predictor.nodes for step in learner._predictors for predictor in step]

@@ -19,6 +19,7 @@ from modelport.core.tensors import Array, Tensors
 from modelport.optimize.base import REDUCE, Progress, Subject, Variant
 from modelport.optimize.classic.columns import Graph, weights_of
 from modelport.optimize.classic.linear import Linear, linear_models, share_rows
+from modelport.optimize.classic.part import part
 from modelport.optimize.classic.ridge import closeness, refitted
 from modelport.optimize.classic.seen import seen
 from modelport.optimize.classic.slicing import keep
@@ -28,7 +29,7 @@ from modelport.optimize.onnx_graph import operators, parse, serialize
 from modelport.optimize.session import Probe, batches
 
 #: Shares of the terms that are kept.
-_SHARES: Final = (0.25, 0.1, 0.05, 0.03, 0.02, 0.012)
+_SHARES: Final = (0.25, 0.1, 0.04, 0.02, 0.012)
 _FEWEST_TERMS: Final = 50
 _MOST_ROWS: Final = 2000
 _BATCH: Final = 16
@@ -70,8 +71,9 @@ class VocabularyPass:
         total = sum(len(array) for array in weights)
         former = _former(model, widths, rows)
         report(f"  {total:,} terms; {len(former)} linear models on them")
-        for share in _SHARES:
-            count = int(share * total)
+        if int(_SHARES[0] * total) < _FEWEST_TERMS:
+            raise UnsupportedError(f"{total:,} terms are few already")
+        for count in [int(share * total) for share in _SHARES]:
             if count < _FEWEST_TERMS or time.monotonic() > subject.deadline:
                 return
             graph = _pruned(model, widths, weights, count)
@@ -101,10 +103,11 @@ def _weights(graph: Graph) -> list[Array]:
 def _former(model: onnx.ModelProto, widths: dict[str, int], rows: Tensors) -> list[_Former]:
     """The linear models, with what they make of the rows."""
     linears = linear_models(Graph(model, dict(widths)))
-    probe = Probe(model, [linear.matrix for linear in linears], optimize=True)
+    names = [linear.matrix for linear in linears]
+    probe = Probe(part(model, names), names, optimize=True)
     scores: list[list[Array]] = [[] for _ in linears]
-    for part in batches(model, rows, _BATCH):
-        found = probe.run(part, [linear.matrix for linear in linears])
+    for some in batches(model, rows, _BATCH):
+        found = probe.run(some, names)
         for linear, mine in zip(linears, scores, strict=True):
             mine.append(found[linear.matrix] @ linear.weights.T + linear.intercepts)
     return [_Former(one, np.concatenate(mine)) for one, mine in zip(linears, scores, strict=True)]

@@ -13,14 +13,14 @@ import numpy as np
 
 from modelport.core.errors import UnsupportedError
 from modelport.optimize.base import NUMBERS, Progress, Subject, Variant
-from modelport.optimize.onnx_graph import operators, parse, scopes, serialize
-from modelport.optimize.quantize.dynamic import Plan, observe_products, products
+from modelport.optimize.onnx_graph import QUANTIZED, operators, parse, scopes, serialize
+from modelport.optimize.quantize.dynamic import Plan
+from modelport.optimize.quantize.products import observe_products, products
 from modelport.optimize.quantize.weight_only import BLOCKS, quantize_weights
 from modelport.optimize.session import simplified
 
 _LEAST: Final = 2**16
 _ROWS: Final = 64
-_QUANTIZED: Final = frozenset({"DequantizeLinear", "MatMulInteger", "MatMulNBits"})
 
 
 class WeightOnlyPass:
@@ -34,7 +34,7 @@ class WeightOnlyPass:
     def refuses(self, subject: Subject) -> str:
         """See `modelport.optimize.base.Pass.refuses`."""
         found = operators(parse(subject.variant.model))
-        if found & _QUANTIZED:
+        if found & QUANTIZED:
             return "it is quantized already"
         return "" if found & {"MatMul", "Gemm"} else "no matrix products"
 

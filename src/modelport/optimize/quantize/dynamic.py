@@ -4,19 +4,11 @@ Weights W are int8, symmetric, per output column: scale = max|w| / 127, rounded 
 cancel (`modelport.optimize.quantize.rounding`). Activations X are uint8 with the range of the
 whole tensor, zero in it, found at run time (ONNX's DynamicQuantizeLinear). Embeddings are int8
 with one scale per row, which is looked up beside it.
-
-Smoothing (Xiao et al., "SmoothQuant", 2022, equation 4) divides the columns of X by
-
-    s_j = max|X_j| ** alpha / max|W_j| ** (1 - alpha)
-
-and multiplies the rows of W by it, so that a few columns with outliers do not use up the range of
-all others. It costs one multiplication by a vector before the product; alpha is chosen for each
-tensor by the error of the product on the calibration rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,23 +16,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from modelport.core.tensors import Array, Tensors
+from modelport.core.tensors import Array
 from modelport.optimize.onnx_graph import attribute, graphs, reads, scopes
+from modelport.optimize.quantize.products import matrix_of, products, steps, tables
 from modelport.optimize.quantize.rounding import Order, rounded
-from modelport.optimize.session import Probe, batches
 
 _LARGEST: Final = 127
-#: Smaller matrices cost more to quantize around than to multiply.
-_LEAST: Final = 2**10
-_LEAST_TABLE: Final = 2**14
-_ALPHAS: Final = (0.5, 0.65, 0.75, 0.85, 0.95)
-#: By which smoothing has to lower the error of a product to be worth its multiplication.
-_WORTH: Final = 0.4
-_SAMPLES: Final = 2048
-_COMPARED: Final = 512
+#: Inputs of the widest matrix that is not just rounded to the nearest step.
 _WIDEST: Final = 4096
-_BATCH: Final = 4
-_SEED: Final = 3
 
 
 @dataclass(frozen=True)
@@ -50,89 +33,13 @@ class Plan:
     Parameters
     ----------
     smooth : mapping of str to ndarray of float32
-        By what the columns of a tensor are divided.
+        By what the columns of a tensor are divided: `modelport.optimize.quantize.smoothing`.
     samples : mapping of str to ndarray of float32, shape (samples, columns)
         Rows of these tensors, for rounding; not divided yet.
     """
 
     smooth: Mapping[str, Array] = field(default_factory=dict)
     samples: Mapping[str, Array] = field(default_factory=dict, repr=False)
-
-
-def products(
-    graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]
-) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph that multiply by a constant matrix of float32."""
-    for node in graph.node:
-        item = constants.get(node.input[1]) if node.op_type in ("MatMul", "Gemm") else None
-        if item is None or item.data_type != TensorProto.FLOAT or len(item.dims) != 2:
-            continue
-        plain = node.op_type == "MatMul" or (
-            not attribute(node, "transA", 0)
-            and attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0
-        )
-        if plain and node.input[0] not in constants and int(np.prod(item.dims)) >= _LEAST:
-            yield node
-
-
-def tables(
-    graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]
-) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph that look up rows of a constant matrix of float32."""
-    for node in graph.node:
-        item = constants.get(node.input[0]) if node.op_type == "Gather" else None
-        if item is None or item.data_type != TensorProto.FLOAT or len(item.dims) != 2:
-            continue
-        if attribute(node, "axis", 0) == 0 and int(np.prod(item.dims)) >= _LEAST_TABLE:
-            yield node
-
-
-def observe_products(model: onnx.ModelProto, rows: Tensors) -> dict[str, Array]:
-    """Rows of all tensors that are multiplied by constant matrices, outside branches.
-
-    Returns
-    -------
-    dict of str to ndarray of float32, shape (samples, columns)
-    """
-    constants = {item.name: item for item in model.graph.initializer}
-    names = list(dict.fromkeys(node.input[0] for node in products(model.graph, constants)))
-    if not names:
-        return {}
-    probe = Probe(model, names, optimize=True)
-    random = np.random.default_rng(_SEED)
-    parts: dict[str, list[Array]] = {name: [] for name in names}
-    count = -(-len(next(iter(rows.values()))) // _BATCH)
-    each = max(_SAMPLES // max(count, 1), 8)
-    for batch in batches(model, rows, _BATCH):
-        for name, array in probe.run(batch, names).items():
-            flat = array.reshape(-1, array.shape[-1])
-            if len(flat) > each:
-                flat = flat[random.choice(len(flat), each, replace=False)]
-            parts[name].append(flat)
-    joined = {name: np.concatenate(found) for name, found in parts.items() if found}
-    return {name: array for name, array in joined.items() if len(array)}
-
-
-def smoothing(model: onnx.ModelProto, samples: Mapping[str, Array]) -> dict[str, Array]:
-    """By what the columns of each tensor are to be divided; only where it is worth it."""
-    constants = {item.name: item for item in model.graph.initializer}
-    readers: dict[str, list[Array]] = {}
-    for node in products(model.graph, constants):
-        readers.setdefault(node.input[0], []).append(matrix_of(node, constants))
-    found: dict[str, Array] = {}
-    for name, sample in samples.items():
-        weights = np.concatenate(readers[name], axis=1)
-        few = sample[:_COMPARED]
-        wanted = few @ weights
-        least = _error(few, weights, wanted) * (1 - _WORTH)
-        reach, sizes = np.abs(sample).max(axis=0), np.abs(weights).max(axis=1)
-        for alpha in _ALPHAS:
-            scales = np.maximum(reach, 1e-5) ** alpha / np.maximum(sizes, 1e-5) ** (1 - alpha)
-            scales = (scales / np.exp(np.mean(np.log(scales)))).astype(np.float32)
-            error = _error(few / scales, weights * scales[:, None], wanted)
-            if error < least:
-                found[name], least = scales, error
-    return found
 
 
 def quantize_dynamically(
@@ -233,9 +140,11 @@ class Rewrite:
             read = name
             if name in self.plan.smooth:
                 inverse = (1 / self.plan.smooth[name]).astype(np.float32)
-                read = f"{name}__smooth"
+                read = f"{self._prefix}_{name}__smooth"
                 self.node("Mul", [name, self.constant(inverse, f"{name}__inverse")], [read])
-            made = f"{name}__bytes", f"{name}__step", f"{name}__zero"
+            # What is inside a branch may not have the name of what is outside.
+            unique = f"{self._prefix}_{name}"
+            made = f"{unique}__bytes", f"{unique}__step", f"{unique}__zero"
             self.node("DynamicQuantizeLinear", [read], list(made))
             self._bytes[name] = made
         return self._bytes[name]
@@ -269,7 +178,7 @@ class Rewrite:
         weights = matrix_of(node, self.constants)
         if node.input[0] in self.plan.smooth:
             weights = weights * self.plan.smooth[node.input[0]][:, None]
-        scales = _scales(weights, axis=0)
+        scales = steps(weights, axis=0)
         order = self.order(node.input[0])
         if order is None:
             return np.round(weights / scales).astype(np.int8), scales
@@ -279,7 +188,7 @@ class Rewrite:
     def _table(self, node: onnx.NodeProto) -> None:
         name, places, out = node.input[0], node.input[1], node.output[0]
         weights = numpy_helper.to_array(self.constants[name])
-        scales = _scales(weights, axis=1)[:, None]
+        scales = steps(weights, axis=1)[:, None]
         integers = np.round(weights / scales).astype(np.int8)
         found = f"{out}__int8", f"{out}__step", f"{out}__float"
         unique = f"{name}_{len(self._nodes)}"
@@ -287,26 +196,6 @@ class Rewrite:
         self.node("Gather", [self.constant(scales, f"{unique}__steps"), places], [found[1]])
         self.node("Cast", [found[0]], [found[2]], to=TensorProto.FLOAT)
         self.node("Mul", [found[2], found[1]], [out])
-
-
-def matrix_of(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> Array:
-    """Its weights with inputs along the rows."""
-    array = numpy_helper.to_array(constants[node.input[1]])
-    return array.T if node.op_type == "Gemm" and attribute(node, "transB", 0) else array
-
-
-def _scales(weights: Array, axis: int) -> Array:
-    found: Array = np.abs(weights).max(axis=axis) / _LARGEST
-    return np.where(found > 0, found, 1.0).astype(np.float32)
-
-
-def _error(inputs: Array, weights: Array, wanted: Array) -> float:
-    """Of a product with bytes, as a sum of squares."""
-    low, high = min(float(inputs.min()), 0.0), max(float(inputs.max()), 0.0)
-    step = max(high - low, 1e-12) / 255
-    scales = _scales(weights, axis=0)
-    found = (np.round(inputs / step) * step) @ (np.round(weights / scales) * scales)
-    return float(np.sum((found - wanted) ** 2))
 
 
 def drop_unused(model: onnx.ModelProto) -> None:

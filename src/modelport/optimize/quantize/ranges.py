@@ -2,8 +2,12 @@
 
 MinMax takes the least and the largest value. Percentile leaves out a share of the values at each
 end; entropy takes the range whose 8-bit histogram says most about the full one (Migacz, "8-bit
-inference with TensorRT", GTC 2017). The latter two need a histogram, which takes a second run
-over the rows; nothing else is kept, so the memory does not grow with the rows.
+inference with TensorRT", GTC 2017). MSE takes the range [l, u] with the least
+
+    sum over values x of  max(l - x, x - u, 0) ** 2 + ((u - l) / 255) ** 2 / 12
+
+the squares of what is cut off and of what is rounded. All but MinMax need a histogram, which takes
+a second run over the rows; nothing else is kept, so the memory does not grow with the rows.
 """
 
 from __future__ import annotations
@@ -18,13 +22,15 @@ import onnx
 from modelport.core.tensors import Array, Tensors
 from modelport.optimize.session import Probe, batches
 
-METHODS: Final = ("minmax", "percentile", "entropy")
+METHODS: Final = ("minmax", "percentile", "entropy", "mse")
 
 _BINS: Final = 2048
 _LEVELS: Final = 128
 _PERCENTILE: Final = 99.999
 _BATCH: Final = 4
 _STRIDE: Final = 16
+#: Shares of each end that are tried.
+_SHARES: Final = np.linspace(1, 0.2, 41)
 
 
 @dataclass(frozen=True)
@@ -37,19 +43,23 @@ class Range:
         The least and the largest one.
     histogram : ndarray of int or None
         Counts in `_BINS` equal bins from `low` to `high`.
+    size : int
+        Bytes of one row.
     """
 
     low: float
     high: float
     histogram: Array | None = None
+    size: int = 0
 
     def cut(self, method: str) -> tuple[float, float]:
         """What is kept of it by a method of `METHODS`; zero is always in it."""
         low, high = self.low, self.high
-        usable = self.histogram is not None and self.histogram.any()
-        if method != "minmax" and usable and high > low:
-            found = _percentile if method == "percentile" else _entropy
-            first, last = found(np.asarray(self.histogram))
+        counts = self.histogram
+        if method != "minmax" and high > low and counts is not None and counts.any():
+            if method == "mse":
+                return _least_squares(counts, low, high)
+            first, last = _percentile(counts) if method == "percentile" else _entropy(counts)
             width = (high - low) / _BINS
             low, high = low + first * width, low + last * width
         return min(low, 0.0), max(high, 0.0)
@@ -67,17 +77,19 @@ def observe(
         Of floating-point numbers.
     rows : mapping of str to ndarray
     histograms : int
-        Of so many rows, for `percentile` and `entropy`; 0: only `minmax` will be asked for.
+        Of so many rows; 0: only `minmax` will be asked for.
     """
     names = list(dict.fromkeys(tensors))
     probe = Probe(model, names, optimize=True)
     low = dict.fromkeys(names, np.inf)
     high = dict.fromkeys(names, -np.inf)
+    sizes = dict.fromkeys(names, 0)
     for batch in batches(model, rows, _BATCH):
         for name, array in probe.run(batch, names).items():
             if array.size:
                 low[name] = min(low[name], float(array.min()))
                 high[name] = max(high[name], float(array.max()))
+                sizes[name] = max(sizes[name], array.nbytes // len(next(iter(batch.values()))))
     seen = [name for name in names if np.isfinite(low[name]) and np.isfinite(high[name])]
     counts: dict[str, Array] = {}
     if histograms:
@@ -87,7 +99,7 @@ def observe(
             for name, array in probe.run(batch, seen).items():
                 found, _ = np.histogram(array, bins=_BINS, range=(low[name], high[name]))
                 counts[name] += found
-    return {name: Range(low[name], high[name], counts.get(name)) for name in seen}
+    return {name: Range(low[name], high[name], counts.get(name), sizes[name]) for name in seen}
 
 
 def _percentile(histogram: Array) -> tuple[int, int]:
@@ -96,6 +108,17 @@ def _percentile(histogram: Array) -> tuple[int, int]:
     first = int(np.searchsorted(shares, tail, side="right"))
     last = int(np.searchsorted(shares, 1 - tail)) + 1
     return min(first, _BINS - 1), max(last, first + 1)
+
+
+def _least_squares(histogram: Array, low: float, high: float) -> tuple[float, float]:
+    centres = low + (np.arange(_BINS) + 0.5) * (high - low) / _BINS
+    lows, highs = min(low, 0.0) * _SHARES, max(high, 0.0) * _SHARES
+    below = np.maximum(lows[:, None] - centres, 0) ** 2 @ histogram
+    above = np.maximum(centres - highs[:, None], 0) ** 2 @ histogram
+    steps = (highs[None, :] - lows[:, None]) / 255
+    errors = below[:, None] + above[None, :] + histogram.sum() * steps**2 / 12
+    first, last = divmod(int(np.argmin(errors)), len(_SHARES))
+    return float(lows[first]), float(highs[last])
 
 
 def _entropy(histogram: Array) -> tuple[int, int]:

@@ -11,7 +11,7 @@ biases take up means: see `modelport.optimize.quantize.correction`.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +20,13 @@ import onnx
 from onnx import numpy_helper
 
 from modelport.core.tensors import Array, Tensors
-from modelport.optimize.onnx_graph import attribute
+from modelport.optimize.quantize.samples import (
+    as_matrix,
+    from_matrix,
+    patches,
+    shape_of,
+    vectors,
+)
 from modelport.optimize.session import Probe, batches
 
 _BATCH: Final = 4
@@ -76,7 +82,8 @@ class Rounder:
     rows : mapping of str to ndarray
         On which errors are to cancel.
     deadline : float
-        In the time of `time.monotonic`.
+        In the time of `time.monotonic`: when the rows are not through by then, every weight is
+        left at the nearest step.
     """
 
     def __init__(
@@ -116,18 +123,18 @@ class Rounder:
         if key not in self._done:
             node, order = self._nodes[name], Order.of(self._moments[name])
             weights = numpy_helper.to_array(self._constants[node.input[1]])
-            matrix = _as_matrix(node, weights, len(order.places))
+            matrix = as_matrix(node, weights, len(order.places))
             per_output = np.broadcast_to(scales.ravel(), (matrix.shape[0] * matrix.shape[1],))
             scaled = per_output.reshape(matrix.shape[:2])
             found = rounded(matrix, scaled, order, -largest, largest)
-            self._done[key] = _from_matrix(node, found, nearest.shape)
+            self._done[key] = from_matrix(node, found, nearest.shape)
         return self._done[key]
 
     def _observe(self, source: onnx.ModelProto, rows: Tensors, deadline: float) -> dict[str, Array]:
         found: dict[str, _Moments] = {}
         total = 0
         for node in self._nodes.values():
-            groups, width = _size(node, self._constants)
+            groups, width = shape_of(node, self._constants)
             total += groups * width * width * 8
             if 0 < width <= _WIDEST and total <= _MOST_BYTES:
                 zeros = np.zeros((groups, width, width)), np.zeros((groups, width))
@@ -140,7 +147,7 @@ class Rounder:
         rounds = -(-len(next(iter(rows.values()))) // _BATCH)
         for batch in batches(source, rows, _BATCH):
             if time.monotonic() > deadline:
-                break
+                return {}  # what few rows have in common is not what all have
             arrays = probe.run(batch, tensors)
             for name, moments in found.items():
                 node = self._nodes[name]
@@ -149,9 +156,9 @@ class Rounder:
                 inputs = arrays[node.input[0]]
                 if node.op_type == "Conv":
                     shape = self._constants[node.input[1]].dims
-                    moments.add(_patches(node, inputs, shape, groups, samples, random))
+                    moments.add(patches(node, inputs, shape, groups, samples, random))
                 else:
-                    moments.add(_vectors(inputs, samples, random))
+                    moments.add(vectors(inputs, samples, random))
         return {name: item.centred() for name, item in found.items() if item.count > 1}
 
 
@@ -219,89 +226,3 @@ def rounded(weights: Array, scales: Array, order: Order, lowest: int, largest: i
         left[:, :, block.stop :] -= errors @ factor[:, block, block.stop :]
     back = np.argsort(order.places, axis=1, kind="stable")
     return np.take_along_axis(integers, back[:, None, :], axis=2)
-
-
-def _size(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> tuple[int, int]:
-    """Groups, and inputs per output; (1, 0) of what is not supported."""
-    dims = constants[node.input[1]].dims
-    if node.op_type == "Conv":
-        return attribute(node, "group", 1), int(np.prod(dims[1:]))
-    if len(dims) != 2 or attribute(node, "transA", 0):
-        return 1, 0
-    return 1, dims[1 if attribute(node, "transB", 0) else 0]
-
-
-def _as_matrix(node: onnx.NodeProto, weights: Array, groups: int) -> Array:
-    """Shape (groups, outputs, inputs)."""
-    if node.op_type == "Conv":
-        return weights.reshape(groups, len(weights) // groups, -1)
-    return weights[None] if attribute(node, "transB", 0) else weights.T[None]
-
-
-def _from_matrix(node: onnx.NodeProto, matrix: Array, shape: tuple[int, ...]) -> Array:
-    if node.op_type == "Conv" or attribute(node, "transB", 0):
-        return np.ascontiguousarray(matrix.reshape(shape))
-    return np.ascontiguousarray(matrix[0].T)
-
-
-def _vectors(inputs: Array, samples: int, random: np.random.Generator) -> Array:
-    flat = inputs.reshape(-1, inputs.shape[-1]).astype(np.float32)
-    if len(flat) > samples:
-        flat = flat[random.choice(len(flat), samples, replace=False)]
-    return flat[None]
-
-
-def _patches(
-    node: onnx.NodeProto,
-    inputs: Array,
-    dims: Sequence[int],
-    groups: int,
-    samples: int,
-    random: np.random.Generator,
-) -> Array:
-    """What the filter sees at random places: shape (groups, samples, inputs)."""
-    kernel, sizes = dims[2:], inputs.shape[2:]
-    strides = attribute(node, "strides", [1] * len(kernel))
-    dilations = attribute(node, "dilations", [1] * len(kernel))
-    begins, counts = _places(node, sizes, kernel, strides, dilations)
-    picks = random.integers(0, len(inputs), samples)
-    starts = [
-        random.integers(0, max(count, 1), samples) * stride - begin
-        for count, stride, begin in zip(counts, strides, begins, strict=True)
-    ]
-    found = np.empty((samples, inputs.shape[1], int(np.prod(kernel))), dtype=np.float32)
-    for index, offsets in enumerate(np.ndindex(*kernel)):
-        places = [s + o * d for s, o, d in zip(starts, offsets, dilations, strict=True)]
-        inside = np.all(
-            [(place >= 0) & (place < size) for place, size in zip(places, sizes, strict=True)],
-            axis=0,
-        )
-        clipped = [np.clip(p, 0, size - 1) for p, size in zip(places, sizes, strict=True)]
-        found[:, :, index] = inputs[(picks, slice(None), *clipped)] * inside[:, None]
-    return found.reshape(samples, groups, -1).transpose(1, 0, 2)
-
-
-def _places(
-    node: onnx.NodeProto,
-    sizes: Sequence[int],
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    dilations: Sequence[int],
-) -> tuple[list[int], list[int]]:
-    """The padding before each axis, and the number of outputs along it."""
-    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    auto = attribute(node, "auto_pad", b"NOTSET").decode()
-    if auto.startswith("SAME"):
-        counts = [-(-size // stride) for size, stride in zip(sizes, strides, strict=True)]
-        totals = [
-            max((count - 1) * stride + span - size, 0)
-            for count, stride, span, size in zip(counts, strides, spans, sizes, strict=True)
-        ]
-        return [(total + (auto == "SAME_LOWER")) // 2 for total in totals], counts
-    pads = attribute(node, "pads", [0] * (2 * len(kernel)))
-    before, after = pads[: len(kernel)], pads[len(kernel) :]
-    counts = [
-        (size + b + a - span) // stride + 1
-        for size, b, a, span, stride in zip(sizes, before, after, spans, strides, strict=True)
-    ]
-    return list(before), counts

@@ -21,8 +21,7 @@ from onnxruntime.quantization.registry import QDQRegistry
 
 from modelport.core.errors import UnsupportedError
 from modelport.core.quiet import quiet_stderr
-from modelport.core.tensors import Array
-from modelport.optimize.onnx_graph import at_least, parse
+from modelport.optimize.onnx_graph import at_least, parse, reads
 from modelport.optimize.quantize.ranges import Range
 from modelport.optimize.session import simplified
 
@@ -48,24 +47,32 @@ def source_graph(model: bytes) -> onnx.ModelProto:
     """
     graph = parse(simplified(at_least(model, _OPSET)))
     for index, node in enumerate(graph.graph.node):
-        node.name = node.name or f"{node.op_type}_{index}"
-    sizes = {item.name: tuple(item.dims) for item in graph.graph.initializer}
+        node.name = node.name or f"{node.op_type}__{index}"
+    sizes = _floats(graph.graph)
     for node in graph.graph.node:
         _add_bias(graph.graph, node, sizes)
     return shape_inference.infer_shapes(graph)
 
 
 def weighted_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The nodes whose second input is a constant matrix or filter, in order."""
-    constants = {item.name: len(item.dims) for item in model.graph.initializer}
+    """The nodes whose second input is a constant matrix or filter of float32, in order."""
+    floats = _floats(model.graph)
     return [
         node
         for node in model.graph.node
         if node.op_type in WEIGHTED
-        and len(node.input) > 1
-        and (constants.get(node.input[1], 0) == 2 or node.op_type == "Conv")
-        and node.input[1] in constants
+        and node.input[1] in floats
+        and (node.op_type == "Conv" or len(floats[node.input[1]]) == 2)
     ]
+
+
+def _floats(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """The shapes of the constants of float32."""
+    return {
+        item.name: tuple(item.dims)
+        for item in graph.initializer
+        if item.data_type == onnx.TensorProto.FLOAT
+    }
 
 
 def activations(model: onnx.ModelProto) -> list[str]:
@@ -112,19 +119,26 @@ def quantize(
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    cuts = {name: found.cut(method) for name, found in ranges.items()}
+    outputs = {value.name for value in model.graph.output}
+    # The outliers of an answer are the answer.
+    cuts = {
+        name: found.cut("minmax" if name in outputs else method) for name, found in ranges.items()
+    }
     data = {
         name: TensorData(lowest=np.float32(low), highest=np.float32(high))
         for name, (low, high) in cuts.items()
     }
     weighted = {node.name for node in weighted_nodes(model)}
     known = set(activations(model))
+    # The quantizer renames and removes what it thinks that nothing reads: it does not look there.
+    captured = {name for node in model.graph.node for name in reads(node) - set(node.input)}
     excluded = [
         node.name
         for node in model.graph.node
         if node.name in left_float
         or (node.op_type in WEIGHTED and node.name not in weighted)
         or not all(name in data for name in (*node.input, *node.output) if name in known)
+        or not captured.isdisjoint(node.output)
     ]
     kinds = sorted(set(QDQRegistry) - _LEFT_FLOAT)
     try:
@@ -138,7 +152,7 @@ def quantize(
     except Exception as error:  # the quantizer has no common base class for its errors
         raise UnsupportedError(f"the quantizer says: {error}") from error
     quantized: onnx.ModelProto = quantizer.model.model
-    _shield(quantized, left_float)
+    _shield(quantized, excluded)
     return quantized
 
 
@@ -178,24 +192,3 @@ def _add_bias(
     zeros = numpy_helper.from_array(np.zeros(width, dtype=np.float32), f"{node.name}__bias")
     graph.initializer.append(zeros)
     node.input.append(zeros.name)
-
-
-def bias_of(model: onnx.ModelProto, name: str) -> tuple[onnx.TensorProto, Array] | None:
-    """The integer bias of a quantized node, and its scales; None: it has none.
-
-    Parameters
-    ----------
-    model : ModelProto
-        Quantized.
-    name : str
-        Of the node.
-    """
-    node = next((node for node in model.graph.node if node.name == name), None)
-    if node is None or len(node.input) < 3:
-        return None
-    makers = {out: maker for maker in model.graph.node for out in maker.output}
-    constants = {item.name: item for item in model.graph.initializer}
-    maker = makers.get(node.input[2])
-    if maker is None or maker.op_type != "DequantizeLinear" or maker.input[0] not in constants:
-        return None
-    return constants[maker.input[0]], numpy_helper.to_array(constants[maker.input[1]])

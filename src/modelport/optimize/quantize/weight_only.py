@@ -16,7 +16,8 @@ from onnx import helper
 
 from modelport.core.tensors import Array
 from modelport.optimize.onnx_graph import scopes
-from modelport.optimize.quantize.dynamic import Plan, Rewrite, drop_unused, matrix_of
+from modelport.optimize.quantize.dynamic import Plan, Rewrite, drop_unused
+from modelport.optimize.quantize.products import matrix_of
 from modelport.optimize.quantize.rounding import Order, rounded
 
 #: Weights with a scale of their own, per number of bits; smaller ones where more than this share

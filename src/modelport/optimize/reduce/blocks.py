@@ -59,7 +59,7 @@ def blocks_of(model: onnx.ModelProto, observed: Observed) -> list[Block]:
             continue
         end = node.output[0]
         after = readers.get(end, [])
-        closing = len(after) == 1 and after[0].op_type in _CLOSING
+        closing = len(after) == 1 and after[0].op_type in _CLOSING and len(after[0].output) == 1
         if closing and one in makers and makers[one].op_type == after[0].op_type:
             end = after[0].output[0]
         found.append(Block(one, end))

@@ -11,23 +11,17 @@ Any Structural Pruning", 2023, on ONNX's operators.)
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-import numpy as np
 import onnx
-import torch
 from onnx import helper
 
 from modelport.core.tensors import Array
+from modelport.optimize.reduce.moves import Labelled, moved
 from modelport.optimize.reduce.observe import Observed
-from modelport.optimize.train.call import call_of
+from modelport.optimize.reduce.sets import Sets
 from modelport.optimize.train.shaping import MOVING
-from modelport.optimize.train.shaping import OPERATORS as SHAPING
-
-#: The label of channels that stay.
-FIXED: Final = 0
 
 _ELEMENTWISE: Final = frozenset(
     {"Abs", "Cast", "Ceil", "Clip", "Cos", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
@@ -39,34 +33,12 @@ _BROADCASTING: Final = frozenset(
 )
 _POOLS: Final = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"})
 _REDUCTIONS: Final = frozenset(
-    {
-        "ReduceL1",
-        "ReduceL2",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceMin",
-        "ReduceProd",
-        "ReduceSum",
-        "ReduceSumSquare",
-    }
-)
+    {"ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
+     "ReduceSumSquare"}
+)  # fmt: skip
 #: With so many inputs it is told its sizes, channels and all.
 _SIZES_OF_RESIZE: Final = 4
 _NORMS: Final = frozenset({"BatchNormalization", "InstanceNormalization"})
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """The axis of a tensor that has labels; at most one has.
-
-    Parameters
-    ----------
-    axis : int
-    labels : ndarray of int64, shape (length of the axis,)
-    """
-
-    axis: int
-    labels: Array
 
 
 @dataclass(frozen=True)
@@ -105,7 +77,7 @@ class Labels:
         self._model, self._observed = model, observed
         self._constants = {item.name for item in model.graph.initializer}
         self._opset = next(i.version for i in model.opset_import if i.domain in ("", "ai.onnx"))
-        self._parents = [FIXED]
+        self._sets = Sets()
         self._at: dict[str, Labelled] = {}
         self.ties: list[Tie] = []
         #: Depthwise convolutions, and reshapes whose sizes name channels: place, labels, position.
@@ -117,35 +89,14 @@ class Labels:
             self._fix(value.name)
         self._agree()
         # From here on, labels that are one are the same number.
-        self.ties = [replace(tie, labels=self._roots(tie.labels)) for tie in self.ties]
-        self.depthwise = {at: self._roots(labels) for at, labels in self.depthwise.items()}
-        self.sizes = [(at, self._roots(labels), axis) for at, labels, axis in self.sizes]
-
-    def _roots(self, labels: Iterable[int]) -> Array:
-        """What the labels are one with."""
-        return np.array([self._root(int(label)) for label in labels], dtype=np.int64)
-
-    def _root(self, label: int) -> int:
-        while self._parents[label] != label:
-            self._parents[label] = self._parents[self._parents[label]]
-            label = self._parents[label]
-        return label
-
-    def _new(self, count: int) -> Array:
-        start = len(self._parents)
-        self._parents += range(start, start + count)
-        return np.arange(start, start + count)
-
-    def _join(self, left: Iterable[int], right: Iterable[int]) -> None:
-        for one, other in zip(left, right, strict=True):
-            first, second = sorted((self._root(int(one)), self._root(int(other))))
-            self._parents[second] = first  # FIXED is the smallest
+        self.ties = [replace(tie, labels=self._sets.roots(tie.labels)) for tie in self.ties]
+        self.depthwise = {at: self._sets.roots(labels) for at, labels in self.depthwise.items()}
+        self.sizes = [(at, self._sets.roots(labels), axis) for at, labels, axis in self.sizes]
 
     def _fix(self, *names: str) -> None:
         for name in names:
             if name in self._at:
-                labels = self._at[name].labels
-                self._join(labels, np.zeros_like(labels))
+                self._sets.fix(self._at[name].labels)
 
     def _shape(self, name: str) -> tuple[int, ...]:
         return self._observed.shapes[name]
@@ -179,7 +130,11 @@ class Labels:
 
     def _carry_axis(self, node: onnx.NodeProto, axis: int) -> None:
         found = self._at.get(node.input[0])
-        if found is not None and found.axis == axis:
+        if (
+            found is not None
+            and found.axis == axis
+            and self._shape(node.output[0])[axis] == len(found.labels)
+        ):
             self._at[node.output[0]] = found
         else:
             self._fix(node.input[0])
@@ -199,7 +154,7 @@ class Labels:
             inner, outer = (1, 0) if node.op_type == "Conv" else (0, 1)
             if found is not None:
                 self._tie(place, node.input[1], inner, found.labels)
-            made = self._new(weight[outer])
+            made = self._sets.new(weight[outer])
             self._tie(place, node.input[1], outer, made, made=True)
         elif node.op_type == "Conv" and groups == weight[0] and weight[1] == 1 and found:
             made, outer = found.labels, 0
@@ -229,7 +184,7 @@ class Labels:
             return
         if found is not None:
             self._tie(place, node.input[1], 1 - outer, found.labels)
-        made = self._new(self._shape(node.input[1])[outer])
+        made = self._sets.new(self._shape(node.input[1])[outer])
         self._tie(place, node.input[1], outer, made, made=True)
         for bias in node.input[2:]:
             if bias and self._shape(bias) and self._shape(bias)[-1] == len(made):
@@ -262,13 +217,13 @@ class Labels:
         for name in node.input:
             shape = self._shape(name)
             if name in self._at:
-                self._join(labels, self._at[name].labels)
+                self._sets.join(labels, self._at[name].labels)
             elif len(shape) < -end or shape[end] == 1:
                 continue
             elif name in self._constants:
                 self._tie(place, name, len(shape) + end, labels)
             else:
-                self._join(labels, np.zeros_like(labels))
+                self._sets.fix(labels)
         self._at[node.output[0]] = Labelled(rank + end, labels)
 
     def _softmax(self, node: onnx.NodeProto) -> None:
@@ -295,26 +250,10 @@ class Labels:
             self._at[node.output[0]] = Labelled(found.axis - fewer, found.labels)
 
     def _move(self, place: int, node: onnx.NodeProto) -> None:
-        """Let the operator move the labels."""
-        data = list(node.input) if node.op_type == "Concat" else [node.input[0]]
-        if not any(name in self._at for name in data):
+        if not any(name in self._at for name in node.input):
             return
-        arguments = [
-            torch.from_numpy(
-                self._spread(name) if name in data else self._observed.integers[name].copy()
-            )
-            for name in node.input
-            if name in data or name in self._observed.integers
-        ]
-        call = call_of(node, self._opset, node.output)
-        if len(arguments) != len(node.input) or len(node.output) != 1:
-            self._fix(*node.input)
-            return
-        moved = SHAPING[node.op_type](call, *arguments)
-        found = _axis_of(moved.numpy() if isinstance(moved, torch.Tensor) else np.zeros(0))
-        lengths = {len(self._at[name].labels) for name in data if name in self._at}
-        cut = node.op_type in ("Gather", "Slice") and found and len(found.labels) not in lengths
-        if found is None or found.axis == 0 or cut:
+        found = moved(node, self._opset, self._at, self._observed)
+        if found is None:
             self._fix(*node.input)
             return
         self._at[node.output[0]] = found
@@ -323,40 +262,15 @@ class Labels:
             if size > 0:
                 self.sizes.append((place, found.labels, found.axis))
 
-    def _spread(self, name: str) -> Array:
-        """A tensor that holds its labels; `FIXED` where it has none."""
-        shape = self._shape(name)
-        found = self._at.get(name)
-        if found is None:
-            return np.zeros(shape, dtype=np.int64)
-        along = [1] * len(shape)
-        along[found.axis] = -1
-        return np.broadcast_to(found.labels.reshape(along), shape).copy()
-
     def _agree(self) -> None:
         """Constants that several nodes read shrink for all of them, or not at all."""
         uses = Counter(name for node in self._model.graph.node for name in node.input)
+        uses.update(value.name for value in self._model.graph.output)
         meeting: dict[tuple[str, int], list[Tie]] = defaultdict(list)
         for tie in self.ties:
             meeting[tie.constant, tie.axis].append(tie)
         for (constant, _), ties in meeting.items():
             for tie in ties:
-                self._join(ties[0].labels, tie.labels)
+                self._sets.join(ties[0].labels, tie.labels)
             if len(ties) < uses[constant]:
-                self._join(ties[0].labels, np.zeros_like(ties[0].labels))
-
-
-def _axis_of(spread: Array) -> Labelled | None:
-    """The one axis along which labels differ; None: there is none, or there are several."""
-    for axis in range(spread.ndim):
-        if spread.shape[axis] == 1:
-            continue
-        first: Sequence[int | slice] = [
-            slice(None) if at == axis else 0 for at in range(spread.ndim)
-        ]
-        labels = spread[tuple(first)]
-        along = [1] * spread.ndim
-        along[axis] = -1
-        if (spread == labels.reshape(along)).all() and len(set(labels.tolist())) > 1:
-            return Labelled(axis, labels)
-    return None
+                self._sets.fix(ties[0].labels)

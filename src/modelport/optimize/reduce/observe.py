@@ -33,6 +33,10 @@ class Observed:
     shapes: Mapping[str, tuple[int, ...]]
     integers: Mapping[str, Array]
 
+    def numbers(self, name: str) -> float:
+        """How many numbers per row a tensor has."""
+        return float(np.prod(self.shapes[name])) / ROWS
+
     def multiplications(self, model: onnx.ModelProto) -> dict[int, float]:
         """Per row, of the nodes that multiply matrices or convolve, by their places.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import numpy as np
@@ -90,11 +90,17 @@ def pattern_mask(weight: Array, axis: int, kept: int, of: int) -> Array:
     return np.ascontiguousarray(np.moveaxis(mask, -1, axis))
 
 
-def sparse(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
-    """The same graph, with what is mostly zeros stored as numbers and their places.
+def sparse(model: onnx.ModelProto, names: Collection[str]) -> tuple[onnx.ModelProto, int]:
+    """The same graph, with those weights that are mostly zeros stored as numbers and their places.
 
     Places are int32, as ONNX Runtime itself writes them; it widens such weights when it loads
     them.
+
+    Parameters
+    ----------
+    model : ModelProto
+    names : collection of str
+        Of float32 weights.
 
     Returns
     -------
@@ -104,19 +110,30 @@ def sparse(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    dense = []
-    for item in copy.graph.initializer:
-        array = numpy_helper.to_array(item)
-        places = np.flatnonzero(array) if array.dtype == np.float32 else np.arange(0)
-        if array.dtype != np.float32 or len(places) * _STORED >= array.size * _DENSE:
-            dense.append(item)
+    del copy.graph.initializer[:]
+    for item in model.graph.initializer:
+        array = numpy_helper.to_array(item) if item.name in names else np.zeros(0)
+        places = np.flatnonzero(array)
+        if len(places) * _STORED >= array.size * _DENSE or not len(places):
+            copy.graph.initializer.append(item)
             continue
         values = numpy_helper.from_array(array.ravel()[places], item.name)
         indices = numpy_helper.from_array(places.astype(np.int32), f"{item.name}__places")
         copy.graph.sparse_initializer.append(
             helper.make_sparse_tensor(values, indices, list(array.shape))
         )
-    kept = [onnx.TensorProto.FromString(item.SerializeToString()) for item in dense]
-    del copy.graph.initializer[:]
-    copy.graph.initializer.extend(kept)
     return copy, len(copy.graph.sparse_initializer)
+
+
+def dense(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph without sparse weights, which ONNX Runtime keeps when it writes graphs."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for item in model.graph.sparse_initializer:
+        array = np.zeros(tuple(item.dims), dtype=numpy_helper.to_array(item.values).dtype)
+        places = numpy_helper.to_array(item.indices)
+        at = places.T if places.ndim == 2 else np.unravel_index(places, array.shape)
+        array[tuple(at)] = numpy_helper.to_array(item.values)
+        copy.graph.initializer.append(numpy_helper.from_array(array, item.values.name))
+    del copy.graph.sparse_initializer[:]
+    return copy

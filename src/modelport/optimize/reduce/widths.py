@@ -12,8 +12,9 @@ import onnx
 from onnx import numpy_helper
 
 from modelport.core.tensors import Array, Tensors
-from modelport.optimize.reduce.labels import FIXED, Labels
+from modelport.optimize.reduce.labels import Labels
 from modelport.optimize.reduce.observe import Observed, channel_moments
+from modelport.optimize.reduce.sets import FIXED
 
 #: Channels come in blocks of a vector's length; a width between is computed like the next block.
 _BLOCK: Final = 16

@@ -67,7 +67,7 @@ def _mod(call: Call, left: Tensor, right: Tensor) -> Tensor:
 
 
 def _pow(_: Call, base: Tensor, exponent: Tensor) -> Tensor:
-    if exponent.numel() == 1 and base.is_floating_point():
+    if exponent.numel() == 1 and exponent.ndim <= base.ndim and base.is_floating_point():
         return torch.pow(base, float(exponent))  # its gradient at 0 is not NaN
     return torch.pow(base, exponent).to(base.dtype)
 

@@ -6,11 +6,14 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import onnx
+import torch
 from onnx import helper
 from torch import Tensor
 
 from modelport.core.errors import UnsupportedError
+from modelport.core.tensors import Array
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,9 @@ class Call:
     opset : int
         Of the standard's domain in the model.
     outputs : int
-        How many of them are read.
+        How many of them are read: the place of the last one that is.
+    made : int
+        How many there are.
     attributes : mapping of str to Any
         As Python values.
     """
@@ -35,6 +40,7 @@ class Call:
     name: str = ""
     opset: int = 17
     outputs: int = 1
+    made: int = 1
     attributes: dict[str, Any] = field(default_factory=dict)
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -70,7 +76,21 @@ def call_of(node: onnx.NodeProto, opset: int, read: Collection[str]) -> Call:
     """
     attributes = {item.name: _value(item) for item in node.attribute}
     outputs = max((at for at, name in enumerate(node.output, 1) if name in read), default=1)
-    return Call(node.op_type, node.name, opset, outputs, attributes)
+    return Call(node.op_type, node.name, opset, outputs, len(node.output), attributes)
+
+
+def tensor_of(array: Array) -> Tensor:
+    """A copy of an array.
+
+    Raises
+    ------
+    UnsupportedError
+        For text, and for types of numbers that PyTorch cannot take from NumPy.
+    """
+    try:
+        return torch.from_numpy(np.array(array, order="C"))
+    except TypeError as error:
+        raise UnsupportedError(f"training does not know numbers of type {array.dtype}") from error
 
 
 def _value(item: onnx.AttributeProto) -> Any:

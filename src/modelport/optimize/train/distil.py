@@ -1,4 +1,4 @@
-"""Training a changed graph to answer as the original does; labels are never needed.
+"""Training a changed graph to answer as the original does; right answers may help, if given.
 
 Adam (Kingma and Ba, 2015) with a rate that rises for a twentieth of the steps and then falls along
 a cosine. A part of the rows is held out: after every eighth of the training they decide whether
@@ -23,45 +23,16 @@ from torch import Tensor
 from modelport.core.errors import UnsupportedError
 from modelport.core.tensors import Array
 from modelport.optimize.base import Progress
+from modelport.optimize.train.call import tensor_of
+from modelport.optimize.train.clock import TRIAL, Clock
 from modelport.optimize.train.graph import Moments, TorchGraph
-from modelport.optimize.train.lesson import Lesson
-from modelport.optimize.train.losses import Goal, goals_of, total_loss
+from modelport.optimize.train.lesson import Batch, Examples, Lesson
+from modelport.optimize.train.losses import total_loss
+from modelport.optimize.train.recipe import Recipe
 
-_WARM: Final = 0.05
-_CHECKS: Final = 8
 _MOST_GRADIENT: Final = 5.0
 #: Steps that the deadline has to leave room for; fewer teach nothing.
 _FEWEST_STEPS: Final = 10
-#: Steps after which it is known how long one takes.
-_TRIAL: Final = 4
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a student is trained.
-
-    Parameters
-    ----------
-    steps : int
-    batch : int
-        Rows per step.
-    rate : float
-        The highest learning rate.
-    threads : int
-        A network that is small for its threads waits for them.
-    least : int
-        Rows, counted again when they come again, that have to fit into the time: after the first
-        steps it is clear whether they do, and less than that would be minutes for nothing.
-    seed : int
-        Of the order of the rows.
-    """
-
-    steps: int
-    batch: int
-    rate: float
-    threads: int = 1
-    least: int = 0
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,12 +46,16 @@ class Taught:
         The loss on rows that were held out, without training and with the weights that were kept.
     steps : int
         After which these were reached.
+    scores : tuple of (float, float)
+        How good the answers to these rows are, before and after, by the right ones; larger is
+        better. (0, 0) where there are none.
     """
 
     model: onnx.ModelProto
     before: float
     after: float
     steps: int
+    scores: tuple[tuple[float, float], tuple[float, float]] = ((0.0, 0.0), (0.0, 0.0))
 
 
 def distil(
@@ -116,41 +91,37 @@ def distil(
         When the graph has operators that are not known, or the time is too short.
     """
     graph = TorchGraph(model, norms)
-    goals = goals_of(lesson.answers, lesson.count)
-    held = lesson.held
-    fixed: dict[Tensor, Tensor] = {
-        graph.weight(name): torch.from_numpy(mask) for name, mask in (masks or {}).items()
-    }
-    optimizer = torch.optim.Adam(graph.parameters(), lr=recipe.rate)
-    keeper = _Keeper(graph, fixed)
+    pupil = _Pupil(graph, lesson, recipe, masks or {})
     with _threads(recipe.threads):
-        keeper.offer(0, _held_loss(graph, goals, held, recipe.batch))
-        clock = _Clock(recipe.steps, deadline)
-        for batch in lesson.batches(recipe.batch, recipe.seed):
+        started = time.monotonic()
+        pupil.examine(0)
+        # The held rows are looked at once more when the time is up.
+        clock = Clock(recipe.steps, deadline - (time.monotonic() - started))
+        for batch in lesson.learned.batches(recipe.batch, recipe.seed):
             if clock.over():
+                if clock.step < min(_FEWEST_STEPS, recipe.steps):
+                    raise UnsupportedError(
+                        "the time was up before it had learned anything (--budget)"
+                    )
                 break
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.rate * clock.rate()
-            graph.train()
-            optimizer.zero_grad()
-            found = graph(batch.rows)
-            loss = total_loss(goals, found, batch.answers)
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(graph.parameters(), _MOST_GRADIENT)
-            optimizer.step()
-            keeper.mask()
+            if not pupil.learn(batch, clock.rate()):
+                break
             checked = clock.tick()
-            if clock.step == _TRIAL and clock.possible() * recipe.batch < recipe.least:
+            if clock.step == TRIAL and clock.possible() < recipe.least:
                 raise UnsupportedError(
-                    f"a step of {recipe.batch} rows takes {clock.each():.2g} s here, which is too "
-                    "long to learn enough in the time that there is"
+                    f"a step of {recipe.batch} rows takes {clock.each():.2g} s here: "
+                    f"{clock.possible():.0f} fit into the time that is left, and fewer than "
+                    f"{recipe.least} teach too little (--budget)"
                 )
             if checked:
-                left = keeper.offer(clock.step, _held_loss(graph, goals, held, recipe.batch))
-                report(f"    {clock.step} of {recipe.steps} steps: loss {left:.4g}")
-    if clock.step < min(_FEWEST_STEPS, recipe.steps):
-        raise UnsupportedError("the time was up before it had learned anything (--budget)")
-    return keeper.taught()
+                pupil.examine(clock.step)
+            if clock.tells(checked):
+                report(
+                    f"    {clock.step} of {recipe.steps} steps, {clock.left():.0f} s left: "
+                    f"loss {pupil.last:.4g}"
+                )
+        pupil.examine(clock.step)
+        return pupil.taught()
 
 
 @contextmanager
@@ -163,82 +134,84 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class _Clock:
-    """Steps and time: when to stop, how fast to learn, when to look at the held rows."""
+class _Pupil:
+    """A graph that learns; its best weights so far."""
 
-    def __init__(self, steps: int, deadline: float) -> None:
-        self.step = 0
-        self._steps, self._start, self._deadline = steps, time.monotonic(), deadline
-        self._next_check = 1 / _CHECKS
-        self._hurried = False
+    def __init__(
+        self, graph: TorchGraph, lesson: Lesson, recipe: Recipe, masks: Mapping[str, Array]
+    ) -> None:
+        self._graph, self._lesson, self._recipe = graph, lesson, recipe
+        self._masks = [(graph.weight(name), tensor_of(mask)) for name, mask in masks.items()]
+        self._optimizer = torch.optim.Adam(graph.parameters(), lr=recipe.rate)
+        self._best, self._best_step = float("inf"), 0
+        self._examined: dict[int, float] = {}
+        self._state: dict[str, Tensor] = {}
+        self._first = self._score = (0.0, 0.0)
+        self._mask()
 
-    def _progress(self) -> float:
-        """The share that is done: of the steps, or of the time where that comes first."""
-        share = self.step / self._steps
-        passed = time.monotonic() - self._start
-        room = self._deadline - self._start
-        if self.step >= _FEWEST_STEPS and passed / self.step * self._steps > room:
-            self._hurried = True
-        return max(share, passed / max(room, 1e-9)) if self._hurried else share
+    @property
+    def last(self) -> float:
+        """The loss on the held rows when they were looked at last."""
+        return list(self._examined.values())[-1]
 
-    def each(self) -> float:
-        """Seconds per step so far."""
-        return (time.monotonic() - self._start) / max(self.step, 1)
-
-    def possible(self) -> float:
-        """Steps that fit into the time."""
-        return min(self._steps, (self._deadline - self._start) / max(self.each(), 1e-9))
-
-    def over(self) -> bool:
-        return self._progress() >= 1 or time.monotonic() >= self._deadline
-
-    def rate(self) -> float:
-        rising = (self.step + 1) / max(_WARM * self._steps, 1)
-        return min(rising, 0.5 * (1 + math.cos(math.pi * min(self._progress(), 1))))
-
-    def tick(self) -> bool:
-        """Count a step; whether the held rows have to be looked at."""
-        self.step += 1
-        if self._progress() < self._next_check and self.step < self._steps:
+    def learn(self, batch: Batch, rate: float) -> bool:
+        """One step; whether there is a loss to go on with: too large steps end in infinities."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._recipe.rate * rate
+        self._graph.train()
+        self._optimizer.zero_grad()
+        loss = self._loss(self._graph(batch.rows), batch)
+        if not bool(torch.isfinite(loss)):
             return False
-        self._next_check = self._progress() + 1 / _CHECKS
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self._graph.parameters(), _MOST_GRADIENT)
+        self._optimizer.step()
+        self._mask()
         return True
 
-
-class _Keeper:
-    """The best weights so far."""
-
-    def __init__(self, graph: TorchGraph, masks: Mapping[Tensor, Tensor]) -> None:
-        self._graph, self._masks = graph, masks
-        self._best, self._step = float("inf"), 0
-        self._before: float | None = None
-        self._state: dict[str, Tensor] = {}
-        self.mask()
-
-    def mask(self) -> None:
-        with torch.no_grad():
-            for weight, mask in self._masks.items():
-                weight.mul_(mask)
-
-    def offer(self, step: int, loss: float) -> float:
-        """Keep the weights as they are now if they are the best; the loss."""
-        self._before = loss if self._before is None else self._before
+    def examine(self, step: int) -> None:
+        """Look at the held rows; keep the weights as they are now if they are the best."""
+        if step in self._examined:
+            return
+        loss, score = self._held(self._lesson.held)
+        self._examined[step] = loss
         if not self._state or loss < self._best:
-            self._best, self._step = loss, step
+            self._first = self._first if self._state else score
+            self._best, self._best_step, self._score = loss, step, score
             self._state = {name: value.clone() for name, value in self._graph.state_dict().items()}
-        return loss
 
     def taught(self) -> Taught:
+        """The graph with the best weights."""
         self._graph.load_state_dict(self._state)
-        return Taught(self._graph.write(), self._before or 0.0, self._best, self._step)
+        return Taught(
+            self._graph.write(), self._examined[0], self._best, self._best_step,
+            (self._first, self._score),
+        )  # fmt: skip
 
+    def _mask(self) -> None:
+        with torch.no_grad():
+            for weight, mask in self._masks:
+                weight.mul_(mask)
 
-def _held_loss(graph: TorchGraph, goals: list[Goal], held: Lesson, size: int) -> float:
-    graph.eval()
-    losses, counts = [], []
-    with torch.no_grad():
-        for part in held.parts(size):
-            losses.append(float(total_loss(goals, graph(part.rows), part.answers)))
-            counts.append(len(next(iter(part.rows.values()))))
-    loss = float(np.average(losses, weights=counts))
-    return loss if math.isfinite(loss) else float("inf")
+    def _loss(self, found: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        told = total_loss(self._lesson.goals, found, batch.answers)
+        share, target = self._recipe.right, self._lesson.target
+        if not share or target is None or batch.right is None:
+            return told
+        return (1 - share) * told + share * target.loss(found, batch.right)
+
+    def _held(self, held: Examples) -> tuple[float, tuple[float, float]]:
+        """The mean loss, and the score by the right answers."""
+        self._graph.eval()
+        losses, scores, counts = [], [], []
+        target = self._lesson.target
+        with torch.no_grad():
+            for part in held.parts(self._recipe.batch):
+                found = self._graph(part.rows)
+                losses.append(float(self._loss(found, part)))
+                if target is not None and part.right is not None:
+                    scores.append(target.score(found, part.right))
+                counts.append(len(next(iter(part.rows.values()))))
+        loss = float(np.average(losses, weights=counts))
+        score = np.average(scores, axis=0, weights=counts) if scores else (0.0, 0.0)
+        return (loss if math.isfinite(loss) else float("inf")), (float(score[0]), float(score[1]))

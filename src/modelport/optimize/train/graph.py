@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from modelport.core.errors import UnsupportedError
 from modelport.core.tensors import Array
 from modelport.optimize.train import arithmetic, layers, resize, shaping
-from modelport.optimize.train.call import Call, Operator, call_of
+from modelport.optimize.train.call import Call, Operator, call_of, tensor_of
 
 OPERATORS: Final[dict[str, Operator]] = {
     **arithmetic.OPERATORS, **shaping.OPERATORS, **layers.OPERATORS,
@@ -68,7 +68,7 @@ class TorchGraph(nn.Module):
     model : ModelProto
         Constants folded (`modelport.optimize.session.simplified`).
     norms : mapping of str to Moments
-        By the name of a Conv node whose weights no other node has: while training, its outputs
+        By the name of a Conv node, one of `normalizable`: while training, its outputs
         are normalized over the batch (Ioffe and Szegedy, "Batch Normalization", 2015), and then
         scaled to these moments, which are trained on. `write` folds that into the weights.
         Exporters have folded the original's own norms, without which large steps diverge.
@@ -76,7 +76,7 @@ class TorchGraph(nn.Module):
     Raises
     ------
     UnsupportedError
-        For an operator that is not known.
+        For an operator, or a type of numbers, that is not known.
     """
 
     def __init__(self, model: onnx.ModelProto, norms: Mapping[str, Moments] | None = None) -> None:
@@ -90,8 +90,7 @@ class TorchGraph(nn.Module):
         read |= {value.name for value in model.graph.output}
         self._nodes = [(node, call_of(node, opset, read)) for node in model.graph.node]
         self._constants = {
-            item.name: torch.from_numpy(numpy_helper.to_array(item).copy())
-            for item in model.graph.initializer
+            item.name: tensor_of(numpy_helper.to_array(item)) for item in model.graph.initializer
         }
         trained = _trained(model)
         self._trained = nn.ParameterDict(
@@ -172,9 +171,10 @@ class TorchGraph(nn.Module):
 
 
 def normalizable(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The Conv nodes whose weights nobody else has, so that a norm can be folded into them."""
+    """The Conv nodes whose weights are trained for nobody else: norms can be folded into them."""
     uses = Counter(name for node in model.graph.node for name in node.input)
-    constants = {item.name for item in model.graph.initializer}
+    uses.update(value.name for value in model.graph.output)
+    constants = set(_trained(model))
     return [
         node
         for node in model.graph.node

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from modelport.core.errors import UnsupportedError
 from modelport.core.tensors import Array, Tensors
+from modelport.optimize.base import Subject
+from modelport.optimize.train.call import tensor_of
+from modelport.optimize.train.losses import Goal, goals_of
 from modelport.optimize.train.more import more_rows
+from modelport.optimize.train.target import UNKNOWN, Target, target_of, task_of
 
 _HELD_SHARE: Final = 0.1
 _LEAST_HELD: Final = 8
@@ -28,38 +31,35 @@ class Batch:
     Parameters
     ----------
     rows, answers : mapping of str to Tensor
+    right : Tensor or None
+        The right answers, as `modelport.optimize.train.target` has them.
     """
 
     rows: dict[str, Tensor]
     answers: dict[str, Tensor]
+    right: Tensor | None
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What is learned from.
+class Examples:
+    """Rows, the teacher's answers to them, and the right ones where they are known.
 
     Parameters
     ----------
     rows, answers : mapping of str to ndarray
         With one entry per row.
-    held_rows, held_answers : mapping of str to ndarray
-        Likewise, for those that decide when it is learned; never made up.
+    right : ndarray or None
+        Likewise.
     """
 
     rows: Tensors
     answers: Tensors
-    held_rows: Tensors
-    held_answers: Tensors
+    right: Array | None = None
 
     @property
     def count(self) -> int:
-        """How many rows there are to learn from."""
+        """How many rows there are."""
         return len(next(iter(self.rows.values())))
-
-    @property
-    def held(self) -> Lesson:
-        """The held rows as a lesson of their own."""
-        return Lesson(self.held_rows, self.held_answers, {}, {})
 
     def batches(self, size: int, seed: int) -> Iterator[Batch]:
         """Batches without end, every row once before any comes again.
@@ -78,58 +78,91 @@ class Lesson:
         for at in range(0, self.count, size):
             yield self._batch(np.arange(at, min(at + size, self.count)))
 
+    def take(self, chosen: Array) -> Examples:
+        """Some of the rows."""
+        return Examples(
+            {name: array[chosen] for name, array in self.rows.items()},
+            {name: array[chosen] for name, array in self.answers.items()},
+            None if self.right is None else self.right[chosen],
+        )
+
     def _batch(self, chosen: Array) -> Batch:
-        return Batch(_tensors(self.rows, chosen), _tensors(self.answers, chosen))
+        part = self.take(chosen)
+        right = None if part.right is None else tensor_of(part.right)
+        return Batch(_tensors(part.rows), _tensors(part.answers), right)
 
 
-def lesson_of(teacher: bytes, rows: Tensors, answers: Tensors, cost: float) -> Lesson:
+@dataclass(frozen=True)
+class Lesson:
+    """What is learned.
+
+    Parameters
+    ----------
+    learned : Examples
+    held : Examples
+        Those that decide when it is learned; never made up.
+    goals : tuple of Goal
+        The outputs, and how far from the teacher's they are.
+    target : Target or None
+        What right answers are about, where there are any that can be learned.
+    remark : str
+        Why right answers are not learned from, although there are some.
+    """
+
+    learned: Examples
+    held: Examples
+    goals: tuple[Goal, ...]
+    target: Target | None = None
+    remark: str = ""
+
+
+def lesson_of(subject: Subject, cost: float) -> Lesson:
     """A tenth of the rows is held out, always the same; of the others, more are made if few.
 
     Parameters
     ----------
-    teacher : bytes
-        The original's model, which is asked about the rows that are made.
-    rows, answers : mapping of str to ndarray
+    subject : Subject
+        Whose model is the teacher: it is asked about the rows that are made.
     cost : float
         The teacher's multiplications per row.
 
     Raises
     ------
     UnsupportedError
-        When the rows are too few.
+        When the rows are too few, or the answers are nothing that can be learned.
     """
-    count = len(next(iter(rows.values())))
+    count = len(next(iter(subject.rows.values())))
     if count < _FEWEST:
         raise UnsupportedError(f"{count} rows are too few to learn from: at least {_FEWEST}")
+    goals = tuple(goals_of(subject.answers, count, task_of(subject)))
+    found = target_of(subject, goals)
+    target, right = (None, None) if isinstance(found, str) else found
+    every = Examples(subject.rows, {goal.name: subject.answers[goal.name] for goal in goals}, right)
     held = int(min(max(_HELD_SHARE * count, _LEAST_HELD), _MOST_HELD))
     order = np.random.default_rng(_SEED).permutation(count)
-    learned, kept = np.sort(order[held:]), np.sort(order[:held])
-    mine, told = _take(rows, learned), _take(answers, learned)
-    made, heard = more_rows(teacher, mine, told, cost)
+    mine = every.take(np.sort(order[held:]))
+    made, told = more_rows(subject.variant.model, mine.rows, mine.answers, cost)
     return Lesson(
-        _joined(mine, made), _joined(told, heard), _take(rows, kept), _take(answers, kept)
+        _joined(mine, made, told), every.take(order[:held]), goals, target,
+        found if isinstance(found, str) else "",
+    )  # fmt: skip
+
+
+def _joined(examples: Examples, made: Tensors, told: Tensors) -> Examples:
+    """With rows that were made up, to which nobody knows the right answers."""
+    if not made:
+        return examples
+    right = examples.right
+    if right is not None:
+        shape = (len(next(iter(made.values()))), *right.shape[1:])
+        unknown = UNKNOWN if right.dtype.kind == "i" else np.nan
+        right = np.concatenate([right, np.full(shape, unknown, right.dtype)])
+    rows, answers = (
+        {name: np.concatenate([array, more[name]]) for name, array in mine.items()}
+        for mine, more in ((examples.rows, made), (examples.answers, told))
     )
+    return Examples(rows, answers, right)
 
 
-def _joined(arrays: Tensors, more: Tensors) -> dict[str, Array]:
-    return {
-        name: np.concatenate([array, more[name]]) if name in more else array
-        for name, array in arrays.items()
-    }
-
-
-def _take(arrays: Tensors, chosen: Array) -> dict[str, Array]:
-    """Those with one entry per row."""
-    most = int(chosen.max())
-    return {
-        name: np.asarray(array)[chosen]
-        for name, array in arrays.items()
-        if array.ndim and len(array) > most and array.dtype != object
-    }
-
-
-def _tensors(arrays: Tensors, chosen: Array) -> dict[str, Tensor]:
-    return {
-        name: torch.from_numpy(np.ascontiguousarray(array[chosen]))
-        for name, array in arrays.items()
-    }
+def _tensors(arrays: Tensors) -> dict[str, Tensor]:
+    return {name: tensor_of(array) for name, array in arrays.items()}

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from modelport.optimize.train.arithmetic import torch_type
-from modelport.optimize.train.call import Call, Operator
+from modelport.optimize.train.call import Call, Operator, tensor_of
 
 
 def _identity(_: Call, value: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ def _split(call: Call, value: Tensor, sizes: Tensor | None = None) -> tuple[Tens
     axis = call.get("axis", 0)
     parts = call.get("split") if sizes is None else sizes.tolist()
     if parts is None:
-        each = -(-value.shape[axis] // call.outputs)
+        each = -(-value.shape[axis] // call.made)
         return torch.split(value, each, axis)
     return torch.split(value, list(parts), axis)
 
@@ -135,7 +135,7 @@ def _pad(
 def _constant(call: Call) -> Tensor:
     for name, value in call.attributes.items():
         if name == "value":
-            return torch.from_numpy(numpy_helper.to_array(value).copy())
+            return tensor_of(numpy_helper.to_array(value))
         if name in ("value_float", "value_floats"):
             return torch.tensor(value, dtype=torch.float32)
         if name in ("value_int", "value_ints"):

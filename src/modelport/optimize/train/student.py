@@ -13,6 +13,7 @@ from modelport.core.tensors import Array, TensorSpec
 from modelport.optimize.base import Subject
 from modelport.optimize.train.losses import PROBABILITIES, Goal, goals_of
 from modelport.optimize.train.source import has_fixed_batch
+from modelport.optimize.train.target import task_of
 
 _SEED: Final = 5
 _OPSET: Final = 17
@@ -20,6 +21,8 @@ _IR: Final = 8
 #: Shorter sequences and smaller images are rows of numbers.
 _SHORTEST: Final = 8
 _LEAST: Final = 1e-6
+#: Numbers in a matrix that may be made in any case, before it is known whether they are too many.
+_LARGE: Final = 1_000_000
 
 
 def student_of(subject: Subject, width: int) -> onnx.ModelProto:
@@ -44,8 +47,10 @@ def student_of(subject: Subject, width: int) -> onnx.ModelProto:
     if not all(isinstance(size, int) for size in spec.shape[1:]) or len(spec.shape) < 2:
         raise UnsupportedError(f"the sizes of its input {spec.name} are open")
     rows = subject.rows[spec.name]
-    goals = {goal.name: goal for goal in goals_of(subject.answers, len(rows))}
-    builder = _Builder()
+    if not np.isfinite(rows).all():
+        raise UnsupportedError(f"its input {spec.name} holds NaN or infinities")
+    goals = {goal.name: goal for goal in goals_of(subject.answers, len(rows), task_of(subject))}
+    builder = _Builder(max(len(subject.variant.model), _LARGE))
     features, count = _body(builder, spec, rows, width)
     # Scores before the labels that follow from them.
     for output in sorted(subject.signature.outputs, key=lambda one: one.name not in goals):
@@ -79,11 +84,12 @@ def _body(builder: _Builder, spec: TensorSpec, rows: Array, width: int) -> tuple
 
 
 class _Builder:
-    """A graph that grows node by node."""
+    """A graph that grows node by node, of matrices with at most so many numbers each."""
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
+        self._largest = largest
         self._random = np.random.default_rng(_SEED)
 
     def op(self, kind: str, *inputs: str, to: str = "", **attributes: Any) -> str:
@@ -99,6 +105,8 @@ class _Builder:
 
     def _weight(self, *shape: int) -> Array:
         """He et al., "Delving Deep into Rectifiers", 2015, equation 10."""
+        if np.prod(shape) > self._largest:
+            raise UnsupportedError("it is as small as a student would be")
         spread = np.sqrt(2 / np.prod(shape[1:]))
         weight: Array = (self._random.standard_normal(shape) * spread).astype(np.float32)
         return weight
@@ -140,10 +148,10 @@ class _Builder:
         scores_of_classes = goal.kind == PROBABILITIES
         weight = self._weight(flat.shape[1], count)
         bias = np.zeros(flat.shape[1]) if scores_of_classes else flat.mean(axis=0)
-        scale = 1.0 if scores_of_classes else float(np.sqrt(goal.variance))
+        scale = np.ones(1) if scores_of_classes else np.sqrt(np.array(goal.variance))
         ready = scores_of_classes or answer.ndim != 2
         h = self.op(
-            "Gemm", x, self.constant((weight * scale).astype(np.float32)),
+            "Gemm", x, self.constant((weight * scale[:, None]).astype(np.float32)),
             self.constant(bias.astype(np.float32)), transB=1, to="" if ready else output.name,
         )  # fmt: skip
         if scores_of_classes:

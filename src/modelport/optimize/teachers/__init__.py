@@ -1,0 +1,1 @@
+"""How networks of the user's are taught, one adapter for each framework."""
