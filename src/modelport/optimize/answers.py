@@ -78,7 +78,12 @@ def kind_of(scores: Array) -> str:
         return NUMBERS
     lengths = np.linalg.norm(scores.reshape(len(scores), -1), axis=1)
     one_hot = np.isin(scores, (0, 1)).all()
-    if scores.ndim > 2 or (np.allclose(lengths, 1.0, atol=_LENGTH) and not one_hot):
+    shares = (scores >= 0).all() and np.allclose(
+        scores.reshape(len(scores), -1).sum(axis=1), 1.0, atol=_LENGTH
+    )
+    # Probabilities that are nearly sure are of length one, too.
+    unit = np.allclose(lengths, 1.0, atol=_LENGTH) and not (one_hot or shares)
+    if scores.ndim > 2 or unit:
         return VECTORS
     return LABELS
 

@@ -31,6 +31,9 @@ _LOADS: Final = 3
 #: Variants whose processes are in memory at once, with the original's.
 _TOGETHER: Final = 6
 _TRIAL_ROUNDS: Final = 3
+_ROUNDS: Final = 25
+#: For those that lose too much, whatever their speed.
+_FEWER_ROUNDS: Final = 9
 #: The original, in another process.
 _TWIN: Final = "the original again"
 
@@ -152,60 +155,71 @@ class Bench:
         EngineError
             When the original fails; another one that fails says so itself.
         """
+        first = self._alone(original, rows)
+        batch = first.bulk.batch if first.bulk is not None else 0
+        ordered = sorted(others, key=self._is_hopeless)
         timed: list[Measured] = []
-        first: Measured | None = None
-        for at in range(0, len(others), _TOGETHER):
-            group = others[at : at + _TOGETHER]
-            report(f"timing {', '.join(item.variant.name for item in (original, *group))}")
-            beside, found = self._apart(original, group, rows)
-            first = first or beside
-            timed += found
-        return [first or self._together([original], rows)[0], *timed]
+        for at in range(0, len(ordered), _TOGETHER):
+            group = ordered[at : at + _TOGETHER]
+            names = ", ".join(item.variant.name for item in group)
+            report(f"timing {at + len(group)} of {len(ordered)}: {names}")
+            timed += self._apart(original, group, rows, batch)
+        return [first, *timed]
+
+    def _is_hopeless(self, item: Measured) -> bool:
+        """Whether it loses too much, with all the luck of its interval."""
+        return item.loss is not None and item.loss.low > self.budget
+
+    def _alone(self, original: Measured, rows: Rows) -> Measured:
+        """The original at a row, and at the batch size at which it answers the most a second."""
+        name = original.variant.name
+        with self._group([original], rows) as (workers, paths):
+            single = time_together(workers, name, paths, self.fixed or 1, twin=_TWIN)[name]
+            bulk = None if self.fixed else self._best_batch(workers[name], paths[name])
+        return replace(original, single=single, bulk=bulk)
+
+    def _best_batch(self, worker: Worker, rows: Path) -> Times | None:
+        best: Times | None = None
+        for batch in BATCHES:
+            try:
+                trial = time_together({"": worker}, "", {"": rows}, batch, rounds=_TRIAL_ROUNDS)
+            except EngineError:
+                break
+            if best is not None and trial[""].throughput < best.throughput:
+                break
+            best = trial[""]
+            if best.p50 > _LONG:
+                break
+        return best
 
     def _apart(
-        self, original: Measured, group: Sequence[Measured], rows: Rows
-    ) -> tuple[Measured | None, list[Measured]]:
-        """The original and a group with their times; when one fails, each one on its own."""
+        self, original: Measured, group: Sequence[Measured], rows: Rows, batch: int
+    ) -> list[Measured]:
+        """A group with its times; when one fails, each one on its own."""
         try:
-            first, *found = self._together([original, *group], rows)
+            return self._together(original, group, rows, batch)
         except EngineError as error:
             if len(group) == 1:
-                return None, [replace(group[0], failed=error.line)]
-            parts = [self._apart(original, [item], rows) for item in group]
-            alone = next((beside for beside, _ in parts if beside is not None), None)
-            return alone, [item for _, found in parts for item in found]
-        return first, found
+                return [replace(group[0], failed=error.line)]
+            parts = [self._apart(original, [item], rows, batch) for item in group]
+            return [item for found in parts for item in found]
 
-    def _together(self, group: Sequence[Measured], rows: Rows) -> list[Measured]:
-        """A group with its times, against those of the first."""
-        name = group[0].variant.name
-        with self._group(group, rows) as (workers, paths):
-            single = time_together(workers, name, paths, self.fixed or 1, twin=_TWIN)
-            bulk = self._bulk(workers, name, paths) | self._many(workers, name, paths)
+    def _together(
+        self, original: Measured, group: Sequence[Measured], rows: Rows, batch: int
+    ) -> list[Measured]:
+        """A group with its times, against those of the original."""
+        name = original.variant.name
+        rounds = _FEWER_ROUNDS if all(map(self._is_hopeless, group)) else _ROUNDS
+        with self._group([original, *group], rows) as (workers, paths):
+            single, bulk = (
+                time_together(workers, name, paths, size, twin=_TWIN, rounds=rounds) if size else {}
+                for size in (self.fixed or 1, batch)
+            )
+            bulk = bulk | self._many(workers, name, paths)
         return [
             replace(item, single=single[item.variant.name], bulk=bulk.get(item.variant.name))
             for item in group
         ]
-
-    def _bulk(
-        self, workers: Mapping[str, Worker], original: str, rows: Mapping[str, Path]
-    ) -> dict[str, Times]:
-        """Times at the batch size at which the original answers the most rows per second."""
-        best: dict[str, Times] = {}
-        chosen = 0
-        for batch in () if self.fixed else BATCHES:
-            try:
-                trial = time_together(
-                    {original: workers[original]}, original, rows, batch, rounds=_TRIAL_ROUNDS
-                )[original]
-            except EngineError:
-                break
-            if chosen and trial.throughput < best[original].throughput:
-                break
-            best[original], chosen = trial, batch
-            if trial.p50 > _LONG:
-                break
-        return time_together(workers, original, rows, chosen, twin=_TWIN) if chosen else {}
 
     def _many(
         self, workers: Mapping[str, Worker], original: str, rows: Mapping[str, Path]

@@ -9,7 +9,7 @@ from modelport.adapters import find_adapter
 from modelport.core.package import Package
 from modelport.core.signature import Signature
 from modelport.core.tensors import Tensors
-from modelport.engines.base import Engine, EngineOptions
+from modelport.engines.base import Engine, EngineOptions, LoadedModel
 from modelport.optimize.base import Variant
 from modelport.processing.base import ProcessedModel, wrap
 
@@ -35,15 +35,17 @@ class Original:
 
     def __init__(self, package: Package, threads: int) -> None:
         engine: Engine = find_adapter("engine", package.manifest.engine).load()
-        self._loaded = engine.load(package.model_path, EngineOptions(threads=threads))
+        loaded: LoadedModel = engine.load(package.model_path, EngineOptions(threads=threads))
+        self.task = package.manifest.task
+        self.signature: Signature = loaded.signature
         self._processing = package.manifest.processing
+        # It may take ten times its file.
+        self._loaded = loaded if self._processing is not None else None
         self._files = package.processing_files()
         self._wrapped = self._wrap({})
-        self.task = package.manifest.task
-        self.signature: Signature = self._loaded.signature
 
     def _wrap(self, files: Mapping[str, bytes]) -> ProcessedModel | None:
-        if self._processing is None:
+        if self._processing is None or self._loaded is None:
             return None
         return wrap(self._loaded, self._processing, {**self._files, **files})
 

@@ -45,8 +45,8 @@ def sentence(outcome: Outcome, budget: float) -> str:
     loss, held = item.loss, outcome.held.loss
     if loss is not None and held is not None:
         parts.append(
-            f"{outcome.metric} {-loss.value:+.4f} ± {loss.high - loss.value:.4f}, within "
-            f"{budget:g}, and {-held.value:+.4f} on {held.rows} rows that nothing had seen"
+            f"{outcome.metric} {_signed(-loss.value)} ± {loss.high - loss.value:.4f}, within "
+            f"{budget:g}, and {_signed(-held.value)} on {held.rows} rows that nothing had seen"
         )
     return f"{item.variant.name}: {', '.join(parts)}"
 
@@ -144,7 +144,7 @@ def row_of(item: Measured, original: Measured) -> tuple[str, ...]:
         _time(item.load),
         _bytes(item.memory) if item.memory else "",
         f"{item.metric:.4f}",
-        f"{item.loss.value:+.4f}, at most {item.loss.high:+.4f}" if item.loss else "",
+        f"{_signed(item.loss.value)}, at most {_signed(item.loss.high)}" if item.loss else "",
     )
 
 
@@ -180,6 +180,11 @@ def _times(times: Times | None) -> dict[str, Any] | None:
         "speedup": times.speedup,
         "speedup_interval": [times.low, times.high],
     }
+
+
+def _signed(value: float) -> str:
+    """With a sign and four digits; never minus zero."""
+    return f"{round(value, 4) + 0.0:+.4f}"
 
 
 def _bytes(size: int) -> str:

@@ -10,7 +10,16 @@ from typing import Final
 
 from modelport.adapters import Adapter, adapters_of, find_adapter
 from modelport.core.errors import InputError, ModelportError
-from modelport.optimize.base import LOAD, NUMBERS, ORDER, REDUCE, Pass, Progress, Subject
+from modelport.optimize.base import (
+    LOAD,
+    NUMBERS,
+    ORDER,
+    OWN_STUDENT,
+    REDUCE,
+    Pass,
+    Progress,
+    Subject,
+)
 from modelport.optimize.evaluate import Bench, Measured, Rows
 from modelport.optimize.shelf import Shelf
 
@@ -38,13 +47,15 @@ class Found:
     refusals: list[Refusal] = field(default_factory=list)
 
 
-def load_passes(names: Sequence[str]) -> list[Pass]:
+def load_passes(names: Sequence[str], *, with_student: bool = False) -> list[Pass]:
     """The passes of these names, or all that are installed; in their order.
 
     Parameters
     ----------
     names : sequence of str
         ``-NAME``: not this one.
+    with_student : bool
+        Whether the user gives a network to be taught; without one nobody asked for its pass.
 
     Raises
     ------
@@ -57,6 +68,7 @@ def load_passes(names: Sequence[str]) -> list[Pass]:
     chosen: list[Pass] = [
         adapter.load() for adapter in wanted or adapters_of("pass")
         if adapter not in unwanted and (wanted or not adapter.missing())
+        and (wanted or with_student or adapter.name != OWN_STUDENT)
     ]  # fmt: skip
     if not chosen:
         raise InputError(

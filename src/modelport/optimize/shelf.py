@@ -6,7 +6,7 @@
 
 The key holds everything that a pass's variants depend on: the pass, the variant that it changes,
 the rows with their right answers, the task, and modelport's version. Files are written beside and
-renamed; a pass without ``done`` is run again.
+renamed; a pass without ``done``, interrupted or out of time, is run again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import base64
 import json
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,8 @@ class Shelf:
             _write(place, count, variant)
             count += 1
             yield variant
+        if time.monotonic() >= subject.deadline:
+            return  # with more time it may make more
         write_durably(place / f"{_DONE}.new", str(count).encode())
         (place / f"{_DONE}.new").replace(place / _DONE)
 

@@ -94,7 +94,7 @@ def optimize(package: Package, request: Request, report: Progress) -> Outcome:
         When the original itself cannot be measured.
     """
     _check(package, request)
-    passes = load_passes(request.passes)
+    passes = load_passes(request.passes, with_student=request.student is not None)
     study = _Study(package, request)
     report(f"asking the original about {len(study.parts.choose)} rows, three times")
     subject = study.subject()

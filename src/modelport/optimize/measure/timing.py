@@ -2,7 +2,9 @@
 
 Rounds go through all variants, each time beginning with another one; each runs for some
 milliseconds, warm. A variant's speed is the median over the rounds of its time divided into the
-original's of the same round, so drift of the machine cancels.
+original's of the same round, so drift of the machine cancels. With one thread, executions of more
+than half a millisecond are timed by the processor's clock: see
+`modelport.optimize.measure.worker`.
 
 Two processes of one model are not equally fast: memory lies elsewhere, and that stays so in all
 rounds. Where the original runs in two processes, its time is the mean of both, and intervals are

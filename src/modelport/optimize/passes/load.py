@@ -7,10 +7,17 @@ graph, so the loss is nothing but rounding.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from typing import Final
 
+from modelport.core.errors import UnsupportedError
 from modelport.optimize.base import LOAD, Progress, Subject, Variant
+from modelport.optimize.onnx_graph import nodes, parse
 from modelport.optimize.session import optimized
+
+#: Weights that are widened again, or computed constants, cost more than they save.
+_LARGER: Final = 1.1
 
 
 class LoadPass:
@@ -27,4 +34,18 @@ class LoadPass:
 
     def variants(self, subject: Subject, report: Progress) -> Iterator[Variant]:
         """See `modelport.optimize.base.Pass.variants`."""
-        yield subject.variant.then("load", optimized(subject.variant.model))
+        before = subject.variant.model
+        content = optimized(before)
+        if len(content) > _LARGER * len(before):
+            raise UnsupportedError(
+                f"made once, it would take {len(content) / 1e6:.2f} MB instead of "
+                f"{len(before) / 1e6:.2f}"
+            )
+        if _kinds(content) == _kinds(before):
+            raise UnsupportedError("a start changes nothing in this graph")
+        yield subject.variant.then("load", content)
+
+
+def _kinds(model: bytes) -> Counter[str]:
+    """How many nodes there are of each type."""
+    return Counter(node.op_type for node in nodes(parse(model)))
