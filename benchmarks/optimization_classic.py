@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from optimization_record import summary
 
 from modelport import api
 from modelport.adapters import find_adapter
@@ -242,6 +243,17 @@ CASES: Final[dict[str, Callable[[Path], Case]]] = {
 }
 
 
+TITLES: Final = {
+    "xgboost": "XGBoost, 500 trees, films",
+    "lightgbm": "LightGBM, 500 trees, films",
+    "forest": "random forest, 200 trees, films",
+    "spam": "TF-IDF and linear, mails",
+    "spam-unlabelled": "the same without labels",
+    "support-vectors": "support vectors, digits",
+    "neighbours": "nearest neighbours, digits",
+}
+
+
 def measure(name: str, case: Case, folder: Path) -> dict[str, Any]:
     """Convert, optimize, and compare on the fresh rows."""
     package = api.pack(case.model, name, sample=case.sample, out=folder)
@@ -259,16 +271,15 @@ def measure(name: str, case: Case, folder: Path) -> dict[str, Any]:
         cache=str(folder / "cache"),
     )  # fmt: skip
     begin = time.monotonic()
-    outcome = api.optimize(
+    optimized = api.optimize(
         str(package.path), data, out=folder / "out", options=options,
         report=lambda line: print(line, file=sys.stderr, flush=True),
-    ).outcome  # fmt: skip
+    )  # fmt: skip
     seconds = time.monotonic() - begin
+    outcome, peak = optimized.outcome, _peak_memory()
     original = labels_of(content, given(case.fresh))
     record = {
         "name": name,
-        "seconds": round(seconds, 1),
-        "peak_mb": _peak_mb(),
         "metric": outcome.metric,
         "off_after_conversion": _off(case, content, given(case.fresh)),
         "fresh_accuracy": round(float(np.mean(original == case.right)), 4),
@@ -289,15 +300,29 @@ def measure(name: str, case: Case, folder: Path) -> dict[str, Any]:
             "fresh_interval": [round(low, 5), round(high, 5)],
             "fresh_agreement": round(float(np.mean(original == found)), 4),
         }
+    record["summary"] = summary(
+        TITLES[name], optimized.report, seconds=seconds, peak=peak, fresh=_told(record)
+    )
     return record
 
 
-def _peak_mb() -> float:
-    """Of this process; it has trained the model, too."""
+def _told(record: dict[str, Any]) -> str:
+    """What became of the fresh rows, in a few words."""
+    told = []
+    if record["off_after_conversion"] is not None:
+        told.append(f"{record['off_after_conversion']} rows off by conversion")
+    if "picked" in record:
+        low, high = record["picked"]["fresh_interval"]
+        told.append(f"loses {record['picked']['fresh_loss']:+.4f} ({low:+.4f} to {high:+.4f})")
+    return ", ".join(told)
+
+
+def _peak_memory() -> int:
+    """Bytes; of this process, which has trained the model, too."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
-            return round(int(line.split()[1]) / 1024)
-    return 0.0
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def labels_of(content: bytes, rows: dict[str, np.ndarray]) -> np.ndarray:

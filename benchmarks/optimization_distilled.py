@@ -130,7 +130,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     picked = found.report["picked"]
     before = accuracy["original"]
     line = summary(
-        "CNN on digits, trained further", found.report, seconds=seconds, peak=peak,
+        "CNN, digits, with distillation", found.report, seconds=seconds, peak=peak,
         fresh=f"accuracy {accuracy.get(picked, before):.4f} of {before:.4f} on {len(test)} digits",
     )  # fmt: skip
     return {"summary": line, "report": found.report, "accuracy": accuracy}

@@ -30,6 +30,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from optimization_record import summary
 from PIL import Image
 
 from modelport import api
@@ -102,7 +103,7 @@ def digits(_: argparse.Namespace) -> Case:
     _train(module, torch.tensor(pixels[:6000]), torch.tensor(labels[:6000]))
     model = _exported(module, {"x": torch.zeros(1, 1, 28, 28)}, {0: "N"})
     tests = {"digits": {"x": pixels[8000:]}}
-    return Case(model, {"x": pixels[6000:8000]}, tests, (1, 32), 0.01)
+    return Case(model, {"x": pixels[:8000]}, tests, (1, 32), 0.01)
 
 
 def minilm(_: argparse.Namespace) -> Case:
@@ -142,6 +143,13 @@ CASES: Final[dict[str, Callable[[argparse.Namespace], Case]]] = {
 }  # fmt: skip
 
 
+TITLES: Final = {
+    "efficientnet": "EfficientNet-lite0, photographs",
+    "digits": "CNN, digits, without training",
+    "minilm": "MiniLM, sentences of 32 tokens",
+}
+
+
 def measure(name: str, case: Case, folder: Path) -> dict[str, Any]:
     """Optimize a case, and compare what comes of it with what it was."""
     source = folder / f"{name}.onnx"
@@ -157,21 +165,22 @@ def measure(name: str, case: Case, folder: Path) -> dict[str, Any]:
         report=lambda line: print(line, file=sys.stderr),
     )  # fmt: skip
     seconds = time.monotonic() - start
-    result = {
-        "model": name,
-        "sentence": found.report["sentence"],
-        "seconds": round(seconds),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),
-    }
-    if found.package is None:
-        return result
-    result["mb"] = round(found.package.model_path.stat().st_size / 1e6, 3)
-    result["smaller"] = round(
-        package.model_path.stat().st_size / found.package.model_path.stat().st_size, 2
-    )
-    for title, rows in case.tests.items():
-        result[title] = _compared(package, found.package, rows, case.batches, folder)
-    return result
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    tests: dict[str, Any] = {}
+    if found.package is not None:
+        for title, rows in case.tests.items():
+            tests[title] = _compared(package, found.package, rows, case.batches, folder)
+    fresh = "; ".join(f"{title}: {_told(test)}" for title, test in tests.items())
+    line = summary(TITLES[name], found.report, seconds=seconds, peak=peak, fresh=fresh)
+    return {"summary": line, "tests": tests, "variants": found.report["variants"]}
+
+
+def _told(test: dict[str, Any]) -> str:
+    """What a comparison came to, in a few words."""
+    speeds = [f"{v['speedup']:.2f}× for {k}" for k, v in test.items() if k.startswith("batch")]
+    if "agreement" in test:
+        return f"agreement {test['agreement']:.4f} of {test['rows']}, {', '.join(speeds)}"
+    return f"cosine {test['cosine_mean']:.4f}, least {test['cosine_min']:.4f}, {', '.join(speeds)}"
 
 
 def _compared(
@@ -316,17 +325,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("cases", nargs="*", default=list(CASES), help=", ".join(CASES))
+    parser.add_argument("--only", metavar="NAMES", default=",".join(CASES))
+    parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--photographs", type=Path, metavar="DIR")
     parser.add_argument("--models", type=Path, metavar="DIR", help="default: what make setup made")
     options = parser.parse_args()
     if options.models is not None:
         real_models.ROOT = options.models
-    for name in options.cases:
+    records = []
+    for name in options.only.split(","):
         with tempfile.TemporaryDirectory(prefix="modelport-") as folder:
-            print(
-                json.dumps(measure(name, CASES[name](options), Path(folder)), indent=1), flush=True
-            )
+            records.append(measure(name, CASES[name](options), Path(folder)))
+        print(json.dumps(records[-1], indent=1), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

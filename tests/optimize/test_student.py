@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -18,6 +20,7 @@ from modelport.optimize.base import Subject
 from modelport.optimize.onnx_graph import parse
 from modelport.optimize.passes import student
 from modelport.optimize.passes.student import StudentPass
+from tests.optimize.subjects import subject
 from tests.optimize.tables import Packed, agreement, numbers, packed, ten_classes, two_classes
 
 
@@ -103,6 +106,22 @@ def test_refusals_say_why(tmp_path: Path) -> None:
     model = make_pipeline(CountVectorizer(), LogisticRegression()).fit(texts, np.arange(120) % 2)
     pack = packed(model, texts, tmp_path / "texts")
     assert StudentPass().refuses(pack.subject) == "students take tables of numbers only"
+    tokens = subject(_words(), {"tokens": np.tile(np.arange(5), (80, 1))})
+    assert "places in a table, such as tokens" in StudentPass().refuses(tokens)
+
+
+def _words() -> bytes:
+    """The mean of looked-up vectors."""
+    table = numpy_helper.from_array(np.ones((9, 4), dtype=np.float32), "table")
+    nodes = [
+        helper.make_node("Gather", ["table", "tokens"], ["vectors"]),
+        helper.make_node("ReduceMean", ["vectors"], ["y"], axes=[1], keepdims=0),
+    ]
+    given = helper.make_tensor_value_info("tokens", onnx.TensorProto.INT64, ["N", 5])
+    answer = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 4])
+    made = helper.make_graph(nodes, "words", [given], [answer], [table])
+    opsets = [helper.make_opsetid("", 17)]
+    return helper.make_model(made, opset_imports=opsets, ir_version=9).SerializeToString()
 
 
 def test_a_label_that_no_row_has_is_told(tmp_path: Path) -> None:

@@ -75,6 +75,8 @@ def teacher_of(model: onnx.ModelProto, answers: Tensors) -> Teacher:
         kind = value.type.tensor_type
         if len(kind.shape.dim) != 2 or kind.elem_type not in _NUMBERS:
             raise UnsupportedError("students take tables of numbers only")
+    if _looks_up(model):
+        raise UnsupportedError("its input holds places in a table, such as tokens, not numbers")
     floats = [name for name, array in answers.items() if array.dtype.kind == "f"]
     others = [name for name in answers if name not in floats]
     wrong = [name for name, array in answers.items() if not 1 <= array.ndim <= 2]
@@ -89,6 +91,17 @@ def teacher_of(model: onnx.ModelProto, answers: Tensors) -> Teacher:
     label = others[0] if others else ""
     labels, limit = _labels(scores, answers[label]) if label else (np.empty(0), 0.0)
     return Teacher(model, floats[0], label, labels, limit, shares, _learned(scores, shares))
+
+
+def _looks_up(model: onnx.ModelProto) -> bool:
+    """Whether an input says which rows of a table are read."""
+    places = {value.name for value in inputs_of(model)}
+    for node in model.graph.node:
+        if node.op_type == "Cast" and node.input[0] in places:
+            places.add(node.output[0])
+        if node.op_type == "Gather" and node.input[1] in places:
+            return True
+    return False
 
 
 def inputs_of(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

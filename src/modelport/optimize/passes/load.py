@@ -18,6 +18,8 @@ from modelport.optimize.session import optimized
 
 #: Weights that are widened again, or computed constants, cost more than they save.
 _LARGER: Final = 1.1
+#: Bytes that every graph may gain: the versions of all operators that the runtime knows.
+_HEADER: Final = 4096
 
 
 class LoadPass:
@@ -36,13 +38,13 @@ class LoadPass:
         """See `modelport.optimize.base.Pass.variants`."""
         before = subject.variant.model
         content = optimized(before)
-        if len(content) > _LARGER * len(before):
+        if _kinds(content) == _kinds(before):
+            raise UnsupportedError("a start changes nothing in this graph")
+        if len(content) > _LARGER * len(before) + _HEADER:
             raise UnsupportedError(
                 f"made once, it would take {len(content) / 1e6:.2f} MB instead of "
                 f"{len(before) / 1e6:.2f}"
             )
-        if _kinds(content) == _kinds(before):
-            raise UnsupportedError("a start changes nothing in this graph")
         yield subject.variant.then("load", content)
 
 
