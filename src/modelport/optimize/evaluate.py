@@ -179,15 +179,18 @@ class Bench:
         return replace(original, single=single, bulk=bulk)
 
     def _best_batch(self, worker: Worker, rows: Path) -> Times | None:
+        name = worker.variant.name
         best: Times | None = None
         for batch in BATCHES:
             try:
-                trial = time_together({"": worker}, "", {"": rows}, batch, rounds=_TRIAL_ROUNDS)
+                found = time_together(
+                    {name: worker}, name, {name: rows}, batch, rounds=_TRIAL_ROUNDS
+                )
             except EngineError:
                 break
-            if best is not None and trial[""].throughput < best.throughput:
+            if best is not None and found[name].throughput < best.throughput:
                 break
-            best = trial[""]
+            best = found[name]
             if best.p50 > _LONG:
                 break
         return best

@@ -2,9 +2,10 @@
 
 A variant is on the frontier when no other one is at least as good in loss, time for one row, time
 in bulk and size, and better in one of them. It may be picked when it is inside the budget with 95 %
-confidence, is not slower (95 % interval), and is faster or smaller by a few percent, or much faster
-in bulk and no larger. Of those the fastest for one row is picked; where the intervals of two
-overlap, the smaller; where both are as large, the one that gains more in bulk.
+confidence, is not slower (95 % interval; a smaller one by a few percent at most), and is faster or
+smaller by a few percent, or much faster in bulk and no larger. Of those the fastest for one row is
+picked; where the intervals of two overlap, the smaller; where both are as large, the one that gains
+more in bulk.
 """
 
 from __future__ import annotations
@@ -77,10 +78,11 @@ def _verdict(item: Measured, original: Measured, budget: float) -> str:
         return f"loses {loss.value:.4g}, and {budget:g} is accepted"
     if single is None:
         return "not timed"
-    if single.high < 1.0:
+    smaller = item.size * LEAST_GAIN <= original.size
+    if single.high * (LEAST_GAIN if smaller else 1.0) < 1.0:
         return "slower"
     in_bulk = bulk_gain(item) > 1.0 and item.size <= original.size * LEAST_GAIN
-    if item.size > original.size / LEAST_GAIN and single.low <= LEAST_GAIN and not in_bulk:
+    if not smaller and single.low <= LEAST_GAIN and not in_bulk:
         return "neither smaller nor faster by more than a few percent"
     return ""
 
