@@ -71,6 +71,9 @@ def test_requirements_follow_the_package(package: Package, tmp_path: Path) -> No
     names = {pin.name for pin in requirements(package, "")}
     assert {"onnxruntime", "awslambdaric", "grpcio"} <= names
     assert not {"pillow", "tokenizers"} & names
+    forest = replace(package, manifest=replace(package.manifest, engine="forest"))
+    more = {pin.name for pin in requirements(forest, "")} - names
+    assert more == {"ml-dtypes", "onnx", "scipy", "xgboost-cpu"}
     torch = replace(package, manifest=replace(package.manifest, engine="torch"))
     with pytest.raises(UnsupportedError, match="needs torch") as caught:
         requirements(torch, "")
