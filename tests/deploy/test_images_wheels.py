@@ -38,14 +38,15 @@ def test_own_lock_file_has_wheels_for_every_platform() -> None:
         assert pins[name].text.count("--hash=sha256:") >= len(PYTHONS) * len(MACHINES)
     assert "server" in pins["grpcio"].via
     assert pins["pillow"].via == ("image",)
-    assert {group for pin in pins.values() for group in pin.via} == {"server", "image", "text"}
+    groups = {group for pin in pins.values() for group in pin.via}
+    assert groups == {"server", "forest", "image", "text"}
 
 
 def test_own_lock_file_is_what_the_project_requires() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     wanted = {"server": [*project["dependencies"], *extras["grpc"], *extras["zstd"]]}
-    wanted |= {"image": extras["image"], "text": extras["text"]}
+    wanted |= {name: extras[name] for name in ("forest", "image", "text")}
     pins = {pin.name: pin for pin in read_lock("")}
     for group, texts in wanted.items():
         for requirement in map(Requirement, texts):

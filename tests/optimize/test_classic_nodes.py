@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,14 +29,21 @@ PASSES: tuple[type[Pass], ...] = (
 )  # fmt: skip
 
 
-def _cases(operator: str) -> list[tuple[str, bytes, Tensors]]:
+@cache
+def _tests() -> list[Any]:
+    """All of them: asked for one operator's, onnx would have no others for the whole process."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         from onnx.backend.test.case.node import collect_testcases
 
-        tests = collect_testcases(operator)
+        return list(collect_testcases(None))
+
+
+def _cases(operator: str) -> list[tuple[str, bytes, Tensors]]:
     found = []
-    for test in tests:
+    for test in _tests():
+        if operator not in {node.op_type for node in test.model.graph.node}:
+            continue
         names = [value.name for value in test.model.graph.input]
         inputs = test.data_sets[0][0]
         if len(names) == len(inputs) and all(np.ndim(array) for array in inputs):

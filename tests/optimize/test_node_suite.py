@@ -24,7 +24,7 @@ from modelport.optimize.quantize import products
 #: The least number of variants that the suite must get out of a pass, for those that graphs of one
 #: operator and a few rows give something to do.
 LEAST = {
-    "load": 700, "float16": 200, "int8-dynamic": 4, "int8-static": 10, "weight-only": 4,
+    "load": 300, "float16": 200, "int8-dynamic": 4, "int8-static": 10, "weight-only": 4,
     "trees": 2,
 }  # fmt: skip
 #: Outputs that are drawn by chance.
