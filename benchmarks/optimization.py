@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,8 +30,15 @@ CASES: Final = {
 }
 
 
-def run(case: str) -> dict[str, Any]:
+def run(case: str, more: Sequence[str] = ()) -> dict[str, Any]:
     """One case in a process of its own.
+
+    Parameters
+    ----------
+    case : str
+        One of `CASES`.
+    more : sequence of str
+        Flags for its program.
 
     Raises
     ------
@@ -41,7 +49,7 @@ def run(case: str) -> dict[str, Any]:
         path = Path(folder) / "result.json"
         program = _HERE / f"{CASES[case]}.py"
         subprocess.run(
-            [sys.executable, str(program), "--only", case, "--json", str(path)],
+            [sys.executable, str(program), "--only", case, "--json", str(path), *more],
             check=True,
             stdout=sys.stderr,
         )
@@ -55,12 +63,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", metavar="FILE", type=Path, help="lines of other cases stay in it")
     parser.add_argument("--only", metavar="NAMES", default=",".join(CASES))
+    parser.add_argument("--photographs", metavar="DIR", help="of your own, as JPEG files")
     options = parser.parse_args()
+    photographs = ["--photographs", options.photographs] if options.photographs else []
     lines: dict[str, Any] = {}
     if options.json and options.json.is_file():
         lines = json.loads(options.json.read_text(encoding="utf-8"))
     for case in options.only.split(","):
-        lines[case] = run(case)
+        lines[case] = run(case, photographs if case == "efficientnet" else ())
         print(json.dumps(lines[case], indent=1), flush=True)
         if options.json:
             ordered = {name: lines[name] for name in CASES if name in lines}
