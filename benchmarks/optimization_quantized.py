@@ -146,7 +146,7 @@ CASES: Final[dict[str, Callable[[argparse.Namespace], Case]]] = {
 TITLES: Final = {
     "efficientnet": "EfficientNet-lite0, photographs",
     "digits": "CNN, digits, without training",
-    "minilm": "MiniLM, sentences of 32 tokens",
+    "minilm": "MiniLM, mails of 128 tokens",
 }
 
 
