@@ -1,4 +1,4 @@
-"""What ``modelport optimize`` reaches with its defaults: ``python benchmarks/optimization.py``.
+"""What ``modelport optimize`` reaches: ``python benchmarks/optimization.py``.
 
 Every case of ``optimization_quantized.py``, ``optimization_distilled.py`` and
 ``optimization_classic.py``, each in a process of its own, so that the memory is that of one model.

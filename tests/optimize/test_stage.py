@@ -201,7 +201,10 @@ def test_what_one_pass_cannot_do_costs_nothing_else(
     assert len(found.report["variants"]) == 3
     (told,) = found.report["passes_without_effect"]
     assert told["pass"] == "broken"
-    assert told["why"] == "a defect in modelport: ValueError: a node it does not know"
+    assert told["why"] == (
+        "a defect in modelport: ValueError: a node it does not know; MODELPORT_DEBUG=1 shows "
+        "where: please report it"
+    )
 
 
 def test_variants_of_the_same_name_are_told_apart(

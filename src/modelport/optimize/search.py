@@ -194,7 +194,10 @@ def _try(
     except Exception as error:  # what one pass cannot do must not cost what the others did
         if os.environ.get("MODELPORT_DEBUG"):
             raise
-        why = f"a defect in modelport: {type(error).__name__}: {error}"
+        why = (
+            f"a defect in modelport: {type(error).__name__}: {error}; MODELPORT_DEBUG=1 shows "
+            "where: please report it"
+        )
         found.refusals.append(Refusal(one.name, of, why))
 
 
